@@ -1,0 +1,49 @@
+"""Evaluates a checkpoint: python evaluate.py ckpt=... [data=... data.variation=... | images=PATH]; see README.md."""
+
+import sys
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+
+from imgclf import cli
+
+
+@hydra.main(config_path="conf", config_name="evaluate", execution_whitelist=("imgclf.data.*",))
+@cli.task
+def main(cfg: DictConfig) -> float | None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.utils import instantiate
+
+    from imgclf import evaluation
+    from imgclf.checkpoint import load
+    from imgclf.device import choose_device
+    from imgclf.run_folder import RunFolder
+
+    if not cfg.ckpt:
+        raise ValueError("ckpt=PATH is missing: name a checkpoint, such as ckpt=outputs/.../checkpoints/best.ckpt")
+    evaluation.check_split(cfg.split)
+    predictor = load(cfg.ckpt, choose_device(cfg.accelerator))
+    with RunFolder(HydraConfig.get().runtime.output_dir, log="evaluate.log") as folder:
+        if cfg.images:
+            evaluation.predict_files(folder, predictor, cfg.images)
+            return None
+        if not cfg.data:
+            raise ValueError(f"ckpt={cfg.ckpt} does not say what data it was trained on: name some, such as data=mnist")
+        data = instantiate(cfg.data, _convert_="all")
+        data.prepare_data()
+        metrics = evaluation.report(folder, evaluation.evaluate(predictor, data, cfg.split), predictor.class_names)
+        return metrics[f"{cfg.split}/accuracy"]
+
+
+def offer_checkpoint_data() -> None:
+    """Makes the checkpoint's own data the default choice of the data group, so that data.variation=... changes it."""
+    from imgclf.checkpoint import data_config
+
+    path = next((word.partition("=")[2] for word in reversed(sys.argv[1:]) if word.startswith("ckpt=")), "")
+    config = data_config(path.strip("'\"")) if path else {}
+    ConfigStore.instance().store(group="data", name="checkpoint", node=config)
+
+
+if __name__ == "__main__":
+    cli.run(lambda: (offer_checkpoint_data(), main()))

@@ -1,0 +1,78 @@
+"""What happens around training: the progress bar and the record of every epoch."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import RichProgressBar
+
+log = logging.getLogger(__name__)
+
+REFRESH_EVERY = 10  # steps; drawing at every step would take a small network's time
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's rich bar with the classifier's live loss and accuracy."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+        if (batch_idx + 1) % REFRESH_EVERY == 0 or trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        validated = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("val/loss", "val/accuracy")}
+        return {**pl_module.live, **validated}
+
+
+class History(pl.Callback):
+    """One row an epoch: metrics, learning rate and speed. Part of the checkpoint, so a resumed run continues it.
+
+    Args:
+        on_epoch: called with all rows so far, to write them down.
+    """
+
+    def __init__(self, on_epoch: Callable[[list[dict[str, Any]]], None] = lambda rows: None) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.seconds = 0.0  # of training and validation, over all sessions
+        self._on_epoch = on_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self.seconds = list(state["rows"]), state["seconds"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._mark = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start, self._images = time.perf_counter(), 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+        self._images += len(batch[1])
+        self._end = time.perf_counter()  # the last one of the epoch stands: validation follows
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self._mark
+        self._mark = now
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            **{name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "images_per_second": self._images / (self._end - self._start),
+            "seconds": self.seconds,
+        }
+        self.rows.append(row)
+        for logger in trainer.loggers:
+            logger.log_metrics({"images_per_second": row["images_per_second"]}, step=trainer.global_step)
+        self._on_epoch(self.rows)
+        log.info(
+            "epoch %d/%s  loss %.4f val %.4f  accuracy %.4f val %.4f  %s images/s",
+            row["epoch"],
+            trainer.max_epochs,
+            *(row[f"{stage}/{name}"] for name in ("loss", "accuracy") for stage in ("train", "val")),
+            f"{row['images_per_second']:,.0f}",
+        )

@@ -1,0 +1,169 @@
+"""Self-contained checkpoints: written whole or not at all, read without executing anything of theirs."""
+
+import importlib
+import inspect
+import os
+import pkgutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+KEY = "imgclf"  # where a checkpoint describes itself, beside Lightning's own keys
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the final name and moves, so that a killed run never leaves half a checkpoint."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with unfinished.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> dict:
+        return read(path)
+
+
+def config_of(thing: Any) -> dict[str, Any]:
+    """Class and arguments of a Network or data module, as plain types that ``instantiate`` rebuilds it from."""
+    return {"_target_": f"{type(thing).__module__}.{type(thing).__qualname__}", **_plain(dict(thing.hparams))}
+
+
+def describe(classifier: Any, data: Any = None) -> dict[str, Any]:
+    """What a checkpoint of ``classifier`` says of itself, in plain types: everything needed to use it elsewhere."""
+    import lightning
+    import torchvision
+
+    from imgclf import __version__
+
+    versions = {"imgclf": __version__, "torch": torch.__version__, "torchvision": torchvision.__version__}
+    return {
+        "network": config_of(classifier.network),
+        "class_names": list(classifier.class_names),
+        "data": config_of(data) if data is not None else None,
+        "versions": {**{name: str(value) for name, value in versions.items()}, "lightning": lightning.__version__},
+    }
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The checkpoint's tensors and plain values, on the CPU; nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or not a checkpoint of imgclf.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"ckpt={path}: no such file; a run's checkpoints are in its checkpoints/ folder")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"ckpt={path}: truncated or not a PyTorch checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises anything from EOFError to UnpicklingError
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"ckpt={path}: refused, it is damaged or holds more than tensors ({reason})") from error
+    if not isinstance(checkpoint, dict) or not {KEY, "state_dict"} <= checkpoint.keys():
+        raise ValueError(f"ckpt={path}: not a checkpoint of imgclf (train one with python train.py)")
+    return checkpoint
+
+
+def load(path: str | Path, device: str | torch.device = "cpu"):
+    """Rebuilds a trained classifier from its checkpoint alone.
+
+    Args:
+        path: a .ckpt file of a run.
+        device: where to put it, such as "cpu" or "cuda".
+
+    Returns:
+        imgclf.predict.Predictor
+
+    Raises:
+        FileNotFoundError, ValueError: as ``read`` does; and for a network that is not one of imgclf's own.
+    """
+    from imgclf.models.classifier import Classifier
+    from imgclf.predict import Predictor
+
+    checkpoint = read(path)
+    card = checkpoint[KEY]
+    try:
+        network = instantiate(card["network"], _convert_="all", _execution_whitelist_=networks())
+        weights = checkpoint["state_dict"]
+        classifier = Classifier(network, card["class_names"], weights["mean"].flatten(), weights["std"].flatten())
+        classifier.load_state_dict(weights)
+        shape = tuple(card["network"]["image_shape"])
+    except InstantiationException as error:
+        raise ValueError(f"ckpt={path}: refused: {' '.join(str(error).split())}") from error
+    except (KeyError, TypeError, RuntimeError, AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"ckpt={path}: its description and its weights do not fit together ({reason})") from error
+    return Predictor(classifier.to(device), shape, card)
+
+
+def data_config(path: str | Path) -> dict[str, Any]:
+    """The configuration of the data a checkpoint was trained on, for ``instantiate``; empty if it does not say.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``read`` does; and for data that are not one of imgclf's data modules.
+    """
+    config = read(path)[KEY].get("data") or {}
+    target = config.get("_target_") if isinstance(config, dict) else config
+    if config and target not in data_modules():
+        raise ValueError(f"ckpt={path}: refused: it names {target} as its data")
+    if "${" in str(config):
+        raise ValueError(f"ckpt={path}: refused: its data configuration holds an interpolation")
+    # Where the files are is this machine's business, not the checkpoint's.
+    return {**config, "data_dir": "${data_dir}"} if "data_dir" in _arguments(target) else dict(config)
+
+
+def networks() -> tuple[str, ...]:
+    """The only targets a checkpoint may name as its network: every Network class defined in imgclf.models."""
+    return _subclasses("imgclf.models", "imgclf.models.network.Network")
+
+
+def data_modules() -> tuple[str, ...]:
+    """The only targets a checkpoint may name as its data: every data module defined in imgclf.data."""
+    return _subclasses("imgclf.data", "imgclf.data.base.ImageDataModule")
+
+
+def _subclasses(package: str, base: str) -> tuple[str, ...]:
+    module, _, name = base.rpartition(".")
+    base_class = getattr(importlib.import_module(module), name)
+    for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{found.name}")
+    classes, queue = [], [base_class]
+    while queue:
+        for subclass in queue.pop().__subclasses__():
+            queue.append(subclass)
+            if subclass.__module__.startswith(f"{package}."):
+                classes.append(f"{subclass.__module__}.{subclass.__qualname__}")
+    return tuple(sorted(set(classes)))
+
+
+def _arguments(target: str | None) -> set[str]:
+    if not target:
+        return set()
+    module, _, name = target.rpartition(".")
+    return set(inspect.signature(getattr(importlib.import_module(module), name).__init__).parameters)
+
+
+def _plain(value: Any) -> Any:
+    """Containers to dict and list, leaving only what weights_only=True loads."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be kept in a checkpoint: use numbers, strings and lists")

@@ -1,0 +1,234 @@
+"""What every data module shares: uint8 images in memory, fixed splits, batches as one indexing operation."""
+
+from collections.abc import Callable, Iterator
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from imgclf import seed as seeding
+from imgclf.transforms.augmentation import Augmentation
+
+SPLITS = ("train", "val", "test")
+STATISTICS_FROM = 8192  # images; enough to fix mean and deviation to three digits
+
+
+class Images(Dataset):
+    """Labelled images; indexing with a tensor of rows gives a whole batch in one operation.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,), class indices from 0.
+        rows: int64 (M,), the rows that belong to this split; all by default.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, rows: Tensor | None = None) -> None:
+        self.images, self.labels = images, labels
+        self.rows = torch.arange(len(labels)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Tensor | slice | int) -> tuple[Tensor, Tensor]:
+        rows = self.rows[index]
+        return self.images[rows], self.labels[rows]
+
+    @property
+    def targets(self) -> Tensor:
+        """int64 (M,): the labels of this split."""
+        return self.labels[self.rows]
+
+
+class Batches(Sampler[Tensor]):
+    """Yields the row numbers of one batch after another, in order, or shuffled by (seed, epoch) alone.
+
+    ``epoch`` is asked when an epoch starts, so that a resumed run draws what an undisturbed one would have drawn.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int = 0, epoch: Callable[[], int] | None = None) -> None:
+        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, epoch
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.epoch is None:
+            order = torch.arange(self.size)
+        else:
+            order = torch.randperm(self.size, generator=seeding.generator(self.seed, self.epoch()))
+        yield from order.split(self.batch_size)
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Base of the data modules: subclasses say where images come from, this class does the rest.
+
+    A subclass sets ``class_names`` and implements ``load(split)``; see README, "Add a data set". Batches are uint8
+    until they are on the device; there training batches become float in [0, 1] and are augmented (and, for noisy
+    data, varied). Validation and test images never depend on ``seed``, batch size or device.
+
+    Args:
+        batch_size: images a training step.
+        eval_batch_size: images a validation or test step.
+        val_fraction: share of the training images kept for validation, in (0, 1), stratified by class.
+        split_seed: chooses which; independent of ``seed``.
+        seed: order of training batches, training noise and augmentation.
+        augmentation: applied to training batches only.
+        num_workers: processes that read batches; 0 is fastest for images in memory.
+
+    Raises:
+        ValueError: an argument out of range, or (from ``setup``) a batch larger than the training split.
+    """
+
+    class_names: list[str]
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        eval_batch_size: int = 1000,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise ValueError(f"data.{name}={value}: give a whole number from 1 up")
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"data.val_fraction={val_fraction}: give a share between 0 and 1, such as 0.1")
+        self.save_hyperparameters(ignore=["augmentation", "data_dir"], logger=False)
+        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.val_fraction, self.split_seed, self.seed = val_fraction, split_seed, seed
+        self.augmentation = augmentation
+        self._splits: dict[str, Images] = {}
+        self._evaluated: dict[str, Images] = {}
+
+    # What a subclass provides -----------------------------------------------------------------------------------
+
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        """The official "train" or "test" part: uint8 images (N, C, H, W) and int64 labels (N,)."""
+        raise NotImplementedError
+
+    def divide(self) -> dict[str, Callable[[], Images]]:
+        """How each split is obtained; each is called at most once, and "test" only when it is asked for."""
+        return {
+            "train": lambda: self._halves()[0],
+            "val": lambda: self._halves()[1],
+            "test": lambda: Images(*self.load("test")),
+        }
+
+    def vary(self, images: Images, split: str) -> Images:
+        """The images as they are evaluated; the same for every run."""
+        return images
+
+    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Float training batch in [0, 1] to what the network is trained on."""
+        return self.augmentation(images, generator) if self.augmentation else images
+
+    # What users of a data module see ----------------------------------------------------------------------------
+
+    def split(self, name: str) -> Images:
+        """The images of "train", "val" or "test", before any variation."""
+        if name not in SPLITS:
+            raise ValueError(f"split {name!r}: choose one of {', '.join(SPLITS)}")
+        if name not in self._splits:
+            self._splits[name] = self.divide()[name]()
+        return self._splits[name]
+
+    def evaluated(self, name: str) -> Images:
+        """The images of a split as they are evaluated: varied, never augmented."""
+        if name not in self._evaluated:
+            self._evaluated[name] = self.vary(self.split(name), name)
+        return self._evaluated[name]
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation per channel, of values in [0, 1], over training images as evaluated."""
+        sample = Images(*self.split("train")[:STATISTICS_FROM])
+        values = self.vary(sample, "train").images.double() / 255
+        return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).clamp_min(1e-3).tolist()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return tuple(self.split("train").images.shape[1:])
+
+    # Lightning's hooks ------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            size = len(self.split("train"))
+            if self.batch_size > size:
+                raise ValueError(f"data.batch_size={self.batch_size} is larger than the {size} training images")
+            self.evaluated("val")
+
+    def train_dataloader(self) -> DataLoader:
+        images = self.training_images()
+        return self._loader(images, Batches(len(images), self.batch_size, self.seed, lambda: self.trainer.current_epoch))
+
+    def val_dataloader(self) -> DataLoader:
+        return self.eval_dataloader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self.eval_dataloader("test")
+
+    def eval_dataloader(self, split: str) -> DataLoader:
+        """A split in order, un-augmented."""
+        images = self.evaluated(split)
+        return self._loader(images, Batches(len(images), self.eval_batch_size))
+
+    def training_images(self) -> Images:
+        """What training batches are drawn from."""
+        return self.split("train")
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        images, labels = batch
+        if not (self.trainer and self.trainer.training):
+            return batch
+        step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        key = (self.seed, self.trainer.current_epoch, step, self.trainer.global_rank)
+        generator = seeding.generator(*key, device=images.device)
+        return self.augment(images.float().div_(255), generator), labels
+
+    def _loader(self, images: Images, batches: Batches) -> DataLoader:
+        # batch_size=None: the sampler's items are whole batches already.
+        return DataLoader(
+            images,
+            sampler=batches,
+            batch_size=None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _halves(self) -> tuple[Images, Images]:
+        from sklearn.model_selection import train_test_split
+
+        images, labels = self.load("train")
+        try:
+            train, val = train_test_split(
+                torch.arange(len(labels)).numpy(),
+                test_size=self.val_fraction,
+                stratify=labels.numpy(),
+                random_state=self.split_seed,
+            )
+        except ValueError as error:
+            raise ValueError(f"data.val_fraction={self.val_fraction} of {len(labels)} images: {error}") from error
+        halves = tuple(Images(images, labels, torch.from_numpy(rows)) for rows in (train, val))
+        self._splits["train"], self._splits["val"] = halves
+        return halves
+
+
+def fit_in_box(images: Tensor, box: int = 20, canvas: int = 28) -> Tensor:
+    """Small digits as MNIST has them: scaled to a centred ``box`` on a black ``canvas``, bicubically.
+
+    Args:
+        images: uint8 (N, C, H, W).
+
+    Returns:
+        uint8 (N, C, canvas, canvas).
+    """
+    scaled = torch.nn.functional.interpolate(images.float(), (box, box), mode="bicubic").round().clamp(0, 255)
+    margin = (canvas - box) // 2
+    return torch.nn.functional.pad(scaled.to(torch.uint8), (margin, canvas - box - margin) * 2)

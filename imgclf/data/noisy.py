@@ -1,0 +1,112 @@
+"""MNIST variations: a base data set whose digits are rotated and given backgrounds."""
+
+import torch
+from torch import Tensor
+
+from imgclf import seed as seeding
+from imgclf.data.base import SPLITS, ImageDataModule, Images
+from imgclf.data.digits import Digits
+from imgclf.data.torchvision_sets import TorchvisionImages
+from imgclf.transforms.backgrounds import Backgrounds, photographs
+from imgclf.transforms.variations import Variation
+
+BASES = ("mnist", "fashion_mnist", "digits")
+PROTOCOLS = ("full", "larochelle")
+EVALUATION_SEED = 2007  # every run evaluates on the same noise
+CHUNK = 4096  # images synthesised at a time
+
+
+class NoisyImages(ImageDataModule):
+    """The variations of Larochelle et al. (2007), and digits on paper, over a base of light-on-dark images.
+
+    Validation and test noise is drawn once, on the CPU, from a constant seed: it is the same for every run, batch
+    size and device. Training noise is fresh at every epoch, or, with ``fresh=False``, drawn once from that constant
+    seed as in the published protocol.
+
+    Args:
+        base: "mnist", "fashion_mnist" or "digits".
+        variation: one of ``imgclf.transforms.variations.VARIATIONS``.
+        protocol: "full" (the base's own train and test parts), or "larochelle": 10,000 training, 2,000 validation
+            and 50,000 test images, disjoint and fixed; all but the official test images come from the training part.
+        fresh: draw training noise anew at every epoch.
+        backgrounds: folder of photographs for back-image; scikit-image's by default.
+        data_dir: where the base's files are.
+        options: of ImageDataModule.
+
+    Raises:
+        ValueError: an unknown base, variation or protocol, or the larochelle protocol over a base too small for it.
+    """
+
+    def __init__(
+        self,
+        base: str = "mnist",
+        variation: str = "back-image",
+        protocol: str = "full",
+        fresh: bool = True,
+        backgrounds: str | None = None,
+        data_dir: str = "data",
+        **options,
+    ) -> None:
+        for name, value, known in (("base", base, BASES), ("protocol", protocol, PROTOCOLS)):
+            if value not in known:
+                raise ValueError(f"data.{name}={value}: choose one of {', '.join(known)}")
+        super().__init__(**options)
+        self.base: ImageDataModule
+        if base == "digits":
+            self.base = Digits(**options)
+        else:
+            self.base = TorchvisionImages({"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[base], data_dir, **options)
+        if protocol == "larochelle" and base == "digits":
+            raise ValueError("data.protocol=larochelle needs 62,000 images; data.base=digits has 1,797: use full")
+        self.protocol, self.fresh, self.folder = protocol, fresh, backgrounds
+        self._variations = {"train": self._variation(variation, "train"), "eval": self._variation(variation, "eval")}
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.base.class_names
+
+    def prepare_data(self) -> None:
+        self.base.prepare_data()
+
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        return self.base.load(split)
+
+    def divide(self):
+        if self.protocol == "full":
+            return super().divide()
+        return {"train": lambda: self._parts(0), "val": lambda: self._parts(1), "test": self._large_test}
+
+    def vary(self, images: Images, split: str) -> Images:
+        variation = self._variations["train" if split == "train" else "eval"]
+        if variation.name == "basic":
+            return images
+        generator = seeding.generator(EVALUATION_SEED, SPLITS.index(split))
+        varied = [
+            variation(chunk.float().div_(255), generator).mul_(255).round_().to(torch.uint8)
+            for chunk in images[:][0].split(CHUNK)
+        ]
+        return Images(torch.cat(varied), images.targets)
+
+    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        # The digit is moved before it gets its background, so that no border of the background shows.
+        images = super().augment(images, generator)
+        return self._variations["train"](images, generator) if self.fresh else images
+
+    def training_images(self) -> Images:
+        return self.split("train") if self.fresh else self.evaluated("train")
+
+    def _variation(self, name: str, photos: str) -> Variation:
+        backgrounds = Backgrounds(photographs(photos, self.folder)) if name.endswith("back-image") else None
+        return Variation(name, backgrounds)
+
+    def _parts(self, part: int) -> Images:
+        """Disjoint, fixed parts of the official training images: 10,000, 2,000 and 40,000."""
+        if not hasattr(self, "_official"):
+            self._official = self.load("train")
+        images, labels = self._official
+        order = torch.randperm(len(labels), generator=seeding.generator(EVALUATION_SEED))
+        return Images(images, labels, order[:52_000].split([10_000, 2_000, 40_000])[part])
+
+    def _large_test(self) -> Images:
+        ours, official = self._parts(2), self.load("test")
+        return Images(torch.cat([ours[:][0], official[0]]), torch.cat([ours.targets, official[1]]))

@@ -1,0 +1,35 @@
+"""Which device and which precision, from what the machine has."""
+
+import torch
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """The device for "auto", "cpu" or "gpu" ("cuda" and "mps" name a kind of GPU).
+
+    Raises:
+        ValueError: another name, or a GPU asked for where PyTorch sees none.
+    """
+    if accelerator not in ACCELERATORS:
+        raise ValueError(f"accelerator={accelerator}: choose auto, cpu or gpu")
+    available = {"cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()}
+    wanted = [accelerator] if accelerator in available else available
+    found = next((name for name in wanted if available[name]), None)
+    if accelerator != "cpu" and found:
+        return torch.device(found)
+    if accelerator in ("auto", "cpu"):
+        return torch.device("cpu")
+    raise ValueError(f"accelerator={accelerator}: PyTorch sees no such GPU here; use accelerator=cpu (or auto)")
+
+
+def choose_precision(precision: str | int, device: torch.device) -> str | int:
+    """Lightning's precision for "auto": bf16-mixed where the device computes in it fast, 32-true elsewhere."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16-mixed" if fast else "32-true"

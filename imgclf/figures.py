@@ -1,0 +1,161 @@
+"""The pictures of a run. Each function returns a matplotlib Figure that belongs to nobody else (no pyplot state)."""
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from imgclf.data.base import Images
+
+BLUE, ORANGE, GREEN, RED, GREY = "#2f6db3", "#e0762f", "#3f9152", "#c0392b", "#666666"
+SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
+DPI = 120
+PER_CLASS = 1000  # images a class that the mean image and the histogram are taken over
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=DPI, facecolor="white")
+    return file.getvalue()
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """The figure as uint8 (H, W, 3), for TensorBoard."""
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def data(splits: dict[str, Images], class_names: list[str]) -> Figure:
+    """Class counts per split, the mean image of each class and the intensity histogram."""
+    figure = Figure(figsize=(12, 7.5), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[3, 2])
+    counts_axes, histogram_axes = top.subplots(1, 2, width_ratios=[3, 2])
+    classes = len(class_names)
+    width = 0.8 / len(splits)
+    for i, (name, images) in enumerate(splits.items()):
+        counts = torch.bincount(images.targets, minlength=classes)
+        places = np.arange(classes) + (i - (len(splits) - 1) / 2) * width
+        label = f"{name} ({len(images):,})"
+        counts_axes.bar(places, counts.numpy(), width * 0.92, label=label, color=SPLIT_COLOURS[name])
+    counts_axes.set_title("Images per class")
+    counts_axes.set_xticks(range(classes), class_names, rotation=0 if max(map(len, class_names)) < 4 else 40)
+    counts_axes.legend(frameon=False, ncols=len(splits), loc="lower left", bbox_to_anchor=(0, -0.02), framealpha=1)
+    counts_axes.legend(frameon=True, framealpha=0.9, loc="lower right")
+    _plain(counts_axes)
+
+    shown = next(iter(splits.values()))
+    means, sample = [], []
+    for label in range(classes):
+        rows = (shown.targets == label).nonzero().flatten()[:PER_CLASS]
+        chosen = shown[rows][0] if len(rows) else shown.images.new_zeros(1, *shown.images.shape[1:])
+        means.append(chosen.float().mean(0))
+        sample.append(chosen.flatten())
+    histogram = torch.bincount(torch.cat(sample).int(), minlength=256).double()
+    share = histogram.view(64, 4).sum(1) / histogram.sum()
+    histogram_axes.bar(np.arange(64) * 4 + 2, share.numpy(), width=4, color=BLUE)
+    histogram_axes.set_yscale("log")
+    histogram_axes.set(title=f"Intensity of {next(iter(splits))} pixels", xlabel="grey level", ylabel="share (log)")
+    _plain(histogram_axes)
+
+    columns = min(classes, 12)
+    axes = bottom.subplots(-(-classes // columns), columns, squeeze=False).flat
+    for ax, mean, name in zip(axes, means, class_names, strict=False):
+        _show(ax, mean.round().to(torch.uint8), name)
+    for ax in list(axes)[classes:]:
+        ax.axis("off")
+    bottom.suptitle("Mean image of each class")
+    return figure
+
+
+def samples(images: Tensor, labels: Tensor, class_names: list[str], title: str) -> Figure:
+    """A labelled grid of up to 50 images: uint8, or float in [0, 1], (N, C, H, W)."""
+    return _grid(images[:50], [class_names[label] for label in labels[:50].tolist()], title)
+
+
+def curves(rows: list[dict[str, Any]]) -> Figure:
+    """Loss and accuracy over epochs, training and validation; the best epoch by validation accuracy is marked."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    epochs = [row["epoch"] for row in rows]
+    for ax, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for stage, label in (("train", "training (augmented, with dropout)"), ("val", "validation")):
+            values = [row[f"{stage}/{name}"] for row in rows]
+            ax.plot(epochs, values, color=SPLIT_COLOURS[stage], marker="o", markersize=4, label=label)
+        best = (min if name == "loss" else max)(rows, key=lambda row: row[f"val/{name}"])
+        value = best[f"val/{name}"]
+        ax.plot(best["epoch"], value, "o", markersize=10, markerfacecolor="none", color=ORANGE)
+        ax.set(title=f"{name.capitalize()} (best validation {value:.4f}, epoch {best['epoch']})", xlabel="epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.legend(frameon=False)
+        ax.grid(alpha=0.3)
+        _plain(ax)
+    return figure
+
+
+def confusion_matrix(counts: Tensor, class_names: list[str], title: str) -> Figure:
+    """Counts and, in brackets, percentages of the row (the true class), which also colour the cells."""
+    classes = len(class_names)
+    share = counts / counts.sum(1, keepdim=True).clamp_min(1)
+    side = max(4.5, 0.72 * classes + 2)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    ax = figure.subplots()
+    image = ax.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
+    if classes <= 30:
+        for i in range(classes):
+            for j in range(classes):
+                count, colour = int(counts[i, j]), "white" if share[i, j] > 0.5 else "black"
+                if count:
+                    text = f"{count:,}\n{100 * float(share[i, j]):.1f}%"
+                    ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
+    turned = max(map(len, class_names)) > 3
+    ax.set_xticks(range(classes), class_names, rotation=45 if turned else 0, ha="right" if turned else "center")
+    ax.set_yticks(range(classes), class_names)
+    ax.set(xlabel="predicted class", ylabel="true class", title=title)
+    figure.colorbar(image, ax=ax, shrink=0.7, label="share of the true class", format=lambda x, _: f"{100 * x:.0f}%")
+    return figure
+
+
+def mistakes(images: Images, labels: Tensor, probabilities: Tensor, class_names: list[str], title: str) -> Figure:
+    """The up to 30 most confident errors, each with its true and predicted class and the probability given to it."""
+    confidence, predicted = probabilities.max(1)
+    wrong = (predicted != labels).nonzero().flatten()
+    worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:30]
+    captions = [
+        f"{class_names[labels[i]]} → {class_names[predicted[i]]}\n{100 * float(confidence[i]):.0f}%" for i in worst
+    ]
+    return _grid(images[worst][0], captions, f"{title}: {len(wrong):,} errors of {len(labels):,}, true → predicted", RED)
+
+
+def _grid(images: Tensor, captions: list[str], title: str, colour: str = "black") -> Figure:
+    columns, longest = 10, max((len(line) for caption in captions for line in caption.split("\n")), default=1)
+    rows = max(1, -(-len(captions) // columns))
+    lines = 1 + max((caption.count("\n") for caption in captions), default=0)
+    width = 1.15 if longest < 14 else 1.5
+    figure = Figure(figsize=(columns * width, rows * (width + 0.17 * lines) + 0.6), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax, image, caption in zip(axes, images, captions, strict=False):
+        _show(ax, image, caption, colour, 9 if longest < 14 else 7)
+    for ax in axes[len(captions) :]:
+        ax.axis("off")
+    figure.suptitle(title if captions else f"{title} (none)")
+    return figure
+
+
+def _show(ax: Axes, image: Tensor, caption: str, colour: str = "black", size: int = 9) -> None:
+    top = 255 if image.dtype == torch.uint8 else 1
+    shown = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+    ax.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=top)
+    ax.set_title(caption, fontsize=size, color=colour, pad=3)
+    ax.axis("off")
+
+
+def _plain(ax: Axes) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(colors=GREY, labelcolor="black")

@@ -1,0 +1,179 @@
+"""The folder a run leaves behind: claimed by one run only, every file written whole."""
+
+import csv
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import filelock
+from omegaconf import OmegaConf
+from rich import get_console
+from rich.logging import RichHandler
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+PACKAGES = ("imgclf", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn",
+            "scikit-image", "pillow")  # fmt: skip
+# What may differ when a run is continued: where and how fast it runs, and what is done with it afterwards.
+MAY_CHANGE = {"resume", "data_dir", "evaluate_on", "name", "logger", "callbacks", "trainer"}
+
+
+class RunFolder:
+    """Claims ``path`` for one run, as a context manager.
+
+    Args:
+        path: created if needed; must be new or empty, unless ``resume``.
+        resume: continue what is there.
+        log: name of the log file.
+
+    Raises:
+        FileExistsError: the folder holds something and ``resume`` is off, or another run is using it.
+    """
+
+    def __init__(self, path: str | Path, resume: bool = False, log: str = "run.log") -> None:
+        self.path = Path(path)
+        self.best, self.last = self.path / "checkpoints" / "best.ckpt", self.path / "checkpoints" / "last.ckpt"
+        self.metrics_file = self.path / "metrics.json"
+        if not resume and self.path.exists() and any(self.path.iterdir()):
+            raise FileExistsError(
+                f"{self.path} exists and is not empty; add resume=true to continue it, or choose another hydra.run.dir"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = filelock.FileLock(self.path / ".lock")
+        self._log = log
+
+    def __enter__(self) -> "RunFolder":
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise FileExistsError(f"{self.path} is in use by another run; choose another hydra.run.dir") from None
+        self._start_logging()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is not None:
+            logging.getLogger(__name__).debug("stopped", exc_info=error)
+        root = logging.getLogger()
+        for handler in self._handlers:
+            root.removeHandler(handler)
+            handler.close()
+        self._lock.release()
+        if not any(file.name != ".lock" for file in self.path.iterdir()):
+            (self.path / ".lock").unlink(missing_ok=True)
+
+    def metrics(self) -> dict[str, float]:
+        """metrics.json of a finished run."""
+        return json.loads(self.metrics_file.read_text())
+
+    def finished(self, config: dict[str, Any]) -> bool:
+        """Whether the run is complete and ``config`` asks for no more epochs than it asked for."""
+        if not self.metrics_file.exists():
+            return False
+        saved = OmegaConf.load(self.path / "config.yaml")
+        return config["trainer"]["max_epochs"] <= saved.trainer.max_epochs
+
+    def check_same(self, config: dict[str, Any]) -> None:
+        """Refuses to continue a run under another configuration.
+
+        Raises:
+            ValueError: names the options that differ.
+        """
+        saved_file = self.path / "config.yaml"
+        if not (saved_file.exists() and self.last.exists()):
+            return
+        saved, now = _flat(OmegaConf.to_container(OmegaConf.load(saved_file))), _flat(config)
+        keys = sorted(key for key in saved.keys() | now.keys() if key.split(".")[0] not in MAY_CHANGE)
+        changed = [f"{key} was {saved.get(key)}, is {now.get(key)}" for key in keys if saved.get(key) != now.get(key)]
+        length = "trainer.max_epochs"
+        if saved.get(length) != now.get(length) and now.get("scheduler.factory._target_"):
+            changed.append(f"{length} was {saved.get(length)}, is {now.get(length)}, and the schedule depends on it")
+        if changed:
+            raise ValueError(f"{self.path} cannot be resumed with other options ({'; '.join(changed)}): use a new folder")
+
+    def describe(self, config: dict[str, Any], device: str) -> None:
+        """Writes config.yaml and environment.json."""
+        self.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+        self.write_json("environment.json", environment(config.get("seed"), device))
+
+    def write(self, name: str, data: str | bytes) -> Path:
+        """Writes a file under a temporary name and moves it into place."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished.write_bytes(data.encode() if isinstance(data, str) else data)
+        os.replace(unfinished, path)
+        return path
+
+    def write_json(self, name: str, values: dict[str, Any]) -> Path:
+        return self.write(name, json.dumps(values, indent=2) + "\n")
+
+    def write_csv(self, name: str, columns: list[str], rows: list[list[Any]]) -> Path:
+        import io
+
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+        return self.write(name, text.getvalue())
+
+    def _start_logging(self) -> None:
+        file = logging.FileHandler(self.path / self._log, delay=True)
+        file.setFormatter(logging.Formatter(LOG_FORMAT))
+        file.setLevel(logging.DEBUG)
+        console = RichHandler(console=get_console(), show_time=False, show_level=False, show_path=False, markup=False)
+        console.addFilter(lambda record: record.name.startswith("imgclf") and record.levelno >= logging.INFO)
+        self._handlers = [file, console]
+        root = logging.getLogger()
+        for handler in self._handlers:
+            root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        logging.getLogger("imgclf").setLevel(logging.DEBUG)
+        # Libraries' notes and warnings go to the log file, not between the user and the progress bar.
+        logging.captureWarnings(True)
+        warnings.simplefilter("default")
+        for name in [name for name in root.manager.loggerDict if name.split(".")[0].startswith("lightning")]:
+            logger = logging.getLogger(name)
+            logger.handlers.clear()
+            logger.propagate = True
+
+
+def environment(seed: int | None, device: str) -> dict[str, Any]:
+    """What is needed to repeat a run: versions, git commit, device, seed, threads and command."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "device": device,
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the code that runs, with "+changes" where the tree differs from it; None outside git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(config, dict):
+        return {prefix[:-1]: config}
+    return {key: value for name, item in config.items() for key, value in _flat(item, f"{prefix}{name}.").items()}

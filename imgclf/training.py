@@ -1,0 +1,162 @@
+"""From objects to a finished run folder: fit, evaluate the best checkpoint, leave figures and metrics behind."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich import get_console
+from rich.markup import escape
+from rich.table import Table
+
+from imgclf import figures
+from imgclf import seed as seeding
+from imgclf.callbacks import History
+from imgclf.checkpoint import load, read
+from imgclf.data.base import SPLITS, ImageDataModule
+from imgclf.evaluation import evaluate, result_figures
+from imgclf.metrics import METRICS
+from imgclf.models.classifier import Classifier
+from imgclf.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+OBJECTIVES = tuple(f"val/{name}" for name in METRICS)
+
+
+def check(objective: str, evaluate_on: Sequence[str], max_epochs: int | None) -> str:
+    """Whether "min" or "max" of the objective is better, after looking at options nobody else checks.
+
+    Raises:
+        ValueError: the objective is not one of ``OBJECTIVES`` (test metrics never choose anything), a split is
+            unknown or listed without the objective's, or the number of epochs is not positive.
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective={objective}: choose one of {', '.join(OBJECTIVES)}")
+    if not set(evaluate_on) <= set(SPLITS) or "val" not in evaluate_on:
+        raise ValueError(f"evaluate_on={list(evaluate_on)}: list val, and any of {', '.join(SPLITS)}")
+    if max_epochs is None or max_epochs < 1:
+        raise ValueError(f"trainer.max_epochs={max_epochs}: give a whole number from 1 up")
+    return "min" if objective.endswith("loss") else "max"
+
+
+def supplied(options: Mapping[str, Any], folder: RunFolder, mode: str) -> dict[str, Any]:
+    """What a callback's configuration leaves to the run: where checkpoints go, and which way is better."""
+    known = {"dirpath": str(folder.best.parent), "mode": mode}
+    return {name: value for name, value in known.items() if name in options and options[name] is None}
+
+
+def train(
+    folder: RunFolder,
+    data: ImageDataModule,
+    classifier: Classifier,
+    trainer: pl.Trainer,
+    config: dict[str, Any],
+    evaluate_on: Sequence[str] = SPLITS,
+) -> dict[str, float]:
+    """Fits, continuing from the folder's last checkpoint if there is one, and fills the run folder.
+
+    Args:
+        folder: entered already.
+        data: set up for fit.
+        classifier: untrained.
+        trainer: with a History among its callbacks and checkpoints named as in the run folder.
+        config: what the run was composed from, plain types, for config.yaml and TensorBoard's hyper-parameters.
+        evaluate_on: splits that best.ckpt is evaluated on.
+
+    Returns:
+        metrics.json.
+    """
+    history = next(callback for callback in trainer.callbacks if isinstance(callback, History))
+    folder.metrics_file.unlink(missing_ok=True)  # of a shorter run that is being continued
+    folder.describe(config, str(trainer.strategy.root_device))
+    _sample_figure(folder, data, trainer)
+    resumed = folder.last if folder.last.exists() else None
+    log.info("%s %s", "continuing" if resumed else "run folder", folder.path)
+    trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+    best = read(folder.best)
+    predictor = load(folder.best, trainer.strategy.root_device)
+    evaluations = {split: evaluate(predictor, data, split) for split in evaluate_on}
+    metrics = {name: value for evaluation in evaluations.values() for name, value in evaluation.metrics.items()}
+    metrics |= {
+        "train/seconds": history.seconds,
+        "train/images_per_second": max(row["images_per_second"] for row in history.rows),
+        "best_epoch": best["epoch"] + 1,
+        "epochs": len(history.rows),
+    }
+
+    names = predictor.class_names
+    splits = {split: data.evaluated(split) for split in SPLITS if split in evaluations}
+    _publish(folder, trainer, "curves", figures.curves(history.rows))
+    _publish(folder, trainer, "data", figures.data(splits, names))
+    for name, figure in result_figures(evaluations[list(splits)[-1]], names).items():
+        _publish(folder, trainer, name, figure)
+    for logger in _tensorboards(trainer):
+        logger.log_hyperparams(_hyperparameters(config), {f"best/{name}": value for name, value in metrics.items()})
+        logger.finalize("success")
+    folder.write_json("metrics.json", metrics)
+    return metrics
+
+
+def report(folder: RunFolder, metrics: dict[str, float]) -> None:
+    """Prints the metrics table and the commands that go on from here."""
+    splits = [split for split in SPLITS if f"{split}/loss" in metrics]
+    table = Table(title=f"best.ckpt (epoch {metrics['best_epoch']} of {metrics['epochs']})")
+    table.add_column("metric")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name in METRICS:
+        table.add_row(name, *(f"{metrics[f'{split}/{name}']:.4f}" for split in splits))
+    console = get_console()
+    console.print(table)
+    seconds, speed = metrics["train/seconds"], metrics["train/images_per_second"]
+    console.print(f"training took {seconds:.1f} s, {speed:,.0f} images per second at best\n", highlight=False)
+    path, best = _quoted(folder.path), _quoted(folder.best)
+    for purpose, command in {
+        "evaluate": f"python evaluate.py ckpt={best}",
+        "predict": f"python evaluate.py ckpt={best} images=PATH",
+        "resume": f"python train.py hydra.run.dir={path} resume=true ...",
+        "dashboard": f"tensorboard --logdir {path}",
+    }.items():
+        console.print(f"{purpose:>9}:  {escape(command)}", highlight=False, soft_wrap=True)
+
+
+def _sample_figure(folder: RunFolder, data: ImageDataModule, trainer: pl.Trainer) -> None:
+    images = data.training_images()
+    order = torch.randperm(len(images), generator=seeding.generator(0))[:50]
+    batch, labels = images[order]
+    seen = data.augment(batch.float().div_(255), seeding.generator(0))
+    title = "Training images as the network sees them"
+    _publish(folder, trainer, "samples", figures.samples(seen, labels, data.class_names, title))
+
+
+def _publish(folder: RunFolder, trainer: pl.Trainer, name: str, figure: Any) -> None:
+    """To figures/NAME.png and TensorBoard's images."""
+    folder.write(f"figures/{name}.png", figures.png(figure))
+    for logger in _tensorboards(trainer):
+        logger.experiment.add_image(name, figures.pixels(figure), trainer.global_step, dataformats="HWC")
+
+
+def _tensorboards(trainer: pl.Trainer) -> list[TensorBoardLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
+    """The options that say what was trained, without those that say where and how it was logged."""
+    kept = ("seed", "objective", "data", "model", "optimizer", "scheduler", "augmentation", "trainer")
+    return {name: config[name] for name in kept if config.get(name) is not None}
+
+
+def _quoted(path: Path) -> str:
+    import shlex
+
+    # Hydra reads the value after the shell does, and wants quotes of its own around unusual characters.
+    text = str(path)
+    plain = all(character.isalnum() or character in "/._-:+" for character in text)
+    return text if plain else shlex.quote(f"'{text}'")

@@ -1,0 +1,82 @@
+"""Trains a classifier: python train.py [data=... model=... option=value ...]; see README.md and --help."""
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from imgclf import cli
+
+
+@hydra.main(
+    config_path="conf",
+    config_name="train",
+    execution_whitelist=(
+        "imgclf.*",
+        "lightning.pytorch.Trainer",
+        "lightning.pytorch.callbacks.*",
+        "lightning.pytorch.loggers.*",
+        "torch.optim.*",
+    ),
+)
+@cli.task
+def main(cfg: DictConfig) -> float:
+    import lightning.pytorch as pl
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.utils import instantiate
+
+    from imgclf import training
+    from imgclf.callbacks import History
+    from imgclf.checkpoint import AtomicCheckpointIO
+    from imgclf.device import choose_device, choose_precision
+    from imgclf.models.classifier import Classifier
+    from imgclf.run_folder import RunFolder
+
+    mode = training.check(cfg.objective, cfg.evaluate_on, cfg.trainer.max_epochs)
+    precision = choose_precision(cfg.trainer.precision, choose_device(cfg.trainer.accelerator))
+    config = OmegaConf.to_container(cfg, resolve=True)
+    with RunFolder(HydraConfig.get().runtime.output_dir, cfg.resume, "train.log") as folder:
+        if folder.finished(config):
+            training.report(folder, folder.metrics())
+            return folder.metrics()[cfg.objective]
+        folder.check_same(config)
+        pl.seed_everything(cfg.seed, verbose=False)
+        data = instantiate(cfg.data, augmentation=instantiate(cfg.augmentation), _convert_="all")
+        data.prepare_data()
+        data.setup("fit")
+        label_smoothing = config["model"]["label_smoothing"]
+        options = {name: value for name, value in config["model"].items() if name != "label_smoothing"}
+        network = instantiate(options, image_shape=data.image_shape, num_classes=len(data.class_names), _convert_="all")
+        classifier = Classifier(
+            network,
+            data.class_names,
+            *data.statistics(),
+            optimizer=instantiate(cfg.optimizer),
+            scheduler=instantiate(cfg.scheduler.factory),
+            scheduler_interval=cfg.scheduler.interval,
+            scheduler_monitor=cfg.scheduler.monitor,
+            label_smoothing=label_smoothing,
+            seed=cfg.seed,
+        )
+        history = History(lambda rows: folder.write_csv("metrics.csv", list(rows[0]), [list(r.values()) for r in rows]))
+        hidden = [f"enable_{name}" for name in cfg.callbacks if not cfg.trainer.get(f"enable_{name}", True)]
+        callbacks = [
+            instantiate(options, **training.supplied(options, folder, mode))
+            for name, options in cfg.callbacks.items()
+            if options and f"enable_{name}" not in hidden
+        ]
+        trainer = instantiate(
+            cfg.trainer,
+            precision=precision,
+            callbacks=[history, *callbacks],
+            logger=[instantiate(options, save_dir=str(folder.path)) for options in cfg.logger.values() if options],
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=str(folder.path),
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        metrics = training.train(folder, data, classifier, trainer, config, cfg.evaluate_on)
+        training.report(folder, metrics)
+        return metrics[cfg.objective]
+
+
+if __name__ == "__main__":
+    cli.run(main)
