@@ -21,8 +21,8 @@ class ProgressBar(RichProgressBar):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
-        validated = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("val/loss", "val/accuracy")}
-        return {**pl_module.live, **validated}
+        validated = trainer.callback_metrics.get("val/accuracy")
+        return pl_module.live if validated is None else {**pl_module.live, "val/accuracy": float(validated)}
 
 
 class History(pl.Callback):
@@ -70,7 +70,7 @@ class History(pl.Callback):
             logger.log_metrics({"images_per_second": row["images_per_second"]}, step=trainer.global_step)
         self._on_epoch(self.rows)
         log.info(
-            "epoch %d/%s  loss %.4f val %.4f  accuracy %.4f val %.4f  %s images/s",
+            "epoch %d/%s  loss %.4f val %.4f  accuracy %.4f val %.4f  %s img/s",
             row["epoch"],
             trainer.max_epochs,
             *(row[f"{stage}/{name}"] for name in ("loss", "accuracy") for stage in ("train", "val")),

@@ -66,7 +66,7 @@ def one_line(error: Exception) -> str:
     else:
         text = str(error)
         if not isinstance(error, (*EXPECTED, HydraException, OmegaConfBaseException)):
-            text = f"{type(error).__name__}: {text} (HYDRA_FULL_ERROR=1 shows where)"
+            text = f"{type(error).__name__}: {text[:300]} (HYDRA_FULL_ERROR=1 shows where)"
     return " ".join(text.split())
 
 

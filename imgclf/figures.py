@@ -8,6 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from imgclf.data.base import Images
@@ -35,38 +36,42 @@ def pixels(figure: Figure) -> np.ndarray:
 
 def data(splits: dict[str, Images], class_names: list[str]) -> Figure:
     """Class counts per split, the mean image of each class and the intensity histogram."""
-    figure = Figure(figsize=(12, 7.5), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[3, 2])
-    counts_axes, histogram_axes = top.subplots(1, 2, width_ratios=[3, 2])
     classes = len(class_names)
+    columns = min(classes, 12)
+    rows = -(-classes // columns)
+    figure = Figure(figsize=(12, 5 + 1.5 * rows), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[4.4, 0.6 + 1.5 * rows])
+    counts_axes, histogram_axes = top.subplots(1, 2, width_ratios=[3, 2])
     width = 0.8 / len(splits)
     for i, (name, images) in enumerate(splits.items()):
         counts = torch.bincount(images.targets, minlength=classes)
         places = np.arange(classes) + (i - (len(splits) - 1) / 2) * width
         label = f"{name} ({len(images):,})"
         counts_axes.bar(places, counts.numpy(), width * 0.92, label=label, color=SPLIT_COLOURS[name])
-    counts_axes.set_title("Images per class")
+    counts_axes.set_title("Images per class", loc="left")
     counts_axes.set_xticks(range(classes), class_names, rotation=0 if max(map(len, class_names)) < 4 else 40)
-    counts_axes.legend(frameon=False, ncols=len(splits), loc="lower left", bbox_to_anchor=(0, -0.02), framealpha=1)
-    counts_axes.legend(frameon=True, framealpha=0.9, loc="lower right")
+    counts_axes.legend(frameon=False, ncols=len(splits), loc="lower right", bbox_to_anchor=(1, 1))
     _plain(counts_axes)
 
     shown = next(iter(splits.values()))
     means, sample = [], []
     for label in range(classes):
-        rows = (shown.targets == label).nonzero().flatten()[:PER_CLASS]
-        chosen = shown[rows][0] if len(rows) else shown.images.new_zeros(1, *shown.images.shape[1:])
+        members = (shown.targets == label).nonzero().flatten()[:PER_CLASS]
+        chosen = shown[members][0] if len(members) else shown.images.new_zeros(1, *shown.images.shape[1:])
         means.append(chosen.float().mean(0))
         sample.append(chosen.flatten())
     histogram = torch.bincount(torch.cat(sample).int(), minlength=256).double()
     share = histogram.view(64, 4).sum(1) / histogram.sum()
     histogram_axes.bar(np.arange(64) * 4 + 2, share.numpy(), width=4, color=BLUE)
     histogram_axes.set_yscale("log")
-    histogram_axes.set(title=f"Intensity of {next(iter(splits))} pixels", xlabel="grey level", ylabel="share (log)")
+    histogram_axes.set_ylim(bottom=10.0 ** np.floor(np.log10(share[share > 0].min())))
+    histogram_axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    histogram_axes.yaxis.set_minor_formatter(NullFormatter())
+    histogram_axes.set_title(f"Intensity of {next(iter(splits))} pixels", loc="left")
+    histogram_axes.set(xlabel="grey level", ylabel="share of pixels (log scale)")
     _plain(histogram_axes)
 
-    columns = min(classes, 12)
-    axes = bottom.subplots(-(-classes // columns), columns, squeeze=False).flat
+    axes = bottom.subplots(rows, columns, squeeze=False).flat
     for ax, mean, name in zip(axes, means, class_names, strict=False):
         _show(ax, mean.round().to(torch.uint8), name)
     for ax in list(axes)[classes:]:

@@ -65,6 +65,7 @@ class Classifier(pl.LightningModule):
         self.label_smoothing, self.seed = label_smoothing, seed
         # Not registered as submodules: they are no part of the network that a summary or a checkpoint shows.
         self._metrics = {stage: StageMetrics(stage, len(self.class_names)) for stage in ("train", "val", "test")}
+        self.example_input_array = torch.zeros(1, *network.hparams["image_shape"])  # for the model summary
         self.live: dict[str, float] = {}  # loss and accuracy over the last logging interval, for the progress bar
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
 
