@@ -61,7 +61,6 @@ class History(pl.Callback):
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             **{name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "images_per_second": self._images / (self._end - self._start),
             "seconds": self.seconds,
         }

@@ -66,7 +66,7 @@ def evaluate(predictor: Predictor, data: ImageDataModule, split: str) -> Evaluat
     logits = torch.cat([predictor.logits(batch) for batch, _ in data.eval_dataloader(split)])
     labels = images.targets
     metrics = StageMetrics(split, len(names))
-    metrics.update(F.cross_entropy(logits, labels, reduction="none").double(), logits.argmax(1), labels)
+    metrics.update(F.cross_entropy(logits, labels, reduction="none"), logits.argmax(1), labels)
     values = {name: float(value) for name, value in metrics.compute().items()}
     return Evaluation(split, images, labels, logits.softmax(1), values)
 
@@ -84,7 +84,9 @@ def report(folder: RunFolder, evaluation: Evaluation, class_names: list[str]) ->
     folder.write_csv("predictions.csv", COLUMNS, table(files, labels.tolist(), evaluation.probabilities, class_names))
     for name, figure in result_figures(evaluation, class_names).items():
         folder.write(f"figures/{name}.png", figures.png(figure))
-    shown = figures.samples(*evaluation.images[:50], class_names, f"{split.capitalize()} images as the network sees them")
+    shown = figures.samples(
+        *evaluation.images[:50], class_names, f"{split.capitalize()} images as the network sees them"
+    )
     folder.write("figures/samples.png", figures.png(shown))
     folder.write_json("metrics.json", evaluation.metrics)
     console = get_console()
@@ -137,7 +139,9 @@ def table(files: list[str], labels: list[int | str], probabilities: Tensor, clas
     best = probabilities.max(1)
     return [
         [file, label, index, class_names[index], f"{probability:.6f}"]
-        for file, label, index, probability in zip(files, labels, best.indices.tolist(), best.values.tolist(), strict=True)
+        for file, label, index, probability in zip(
+            files, labels, best.indices.tolist(), best.values.tolist(), strict=True
+        )
     ]
 
 

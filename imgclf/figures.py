@@ -1,6 +1,7 @@
 """The pictures of a run. Each function returns a matplotlib Figure that belongs to nobody else (no pyplot state)."""
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def data(splits: dict[str, Images], class_names: list[str]) -> Figure:
     share = histogram.view(64, 4).sum(1) / histogram.sum()
     histogram_axes.bar(np.arange(64) * 4 + 2, share.numpy(), width=4, color=BLUE)
     histogram_axes.set_yscale("log")
-    histogram_axes.set_ylim(bottom=10.0 ** np.floor(np.log10(share[share > 0].min())))
+    histogram_axes.set_ylim(bottom=10.0 ** math.floor(math.log10(float(share[share > 0].min()))))
     histogram_axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     histogram_axes.yaxis.set_minor_formatter(NullFormatter())
     histogram_axes.set_title(f"Intensity of {next(iter(splits))} pixels", loc="left")
@@ -135,7 +136,9 @@ def mistakes(images: Images, labels: Tensor, probabilities: Tensor, class_names:
     captions = [
         f"{class_names[labels[i]]} → {class_names[predicted[i]]}\n{100 * float(confidence[i]):.0f}%" for i in worst
     ]
-    return _grid(images[worst][0], captions, f"{title}: {len(wrong):,} errors of {len(labels):,}, true → predicted", RED)
+    return _grid(
+        images[worst][0], captions, f"{title}: {len(wrong):,} errors of {len(labels):,}, true → predicted", RED
+    )
 
 
 def _grid(images: Tensor, captions: list[str], title: str, colour: str = "black") -> Figure:

@@ -41,9 +41,9 @@ class StageMetrics(nn.Module):
         self.loss = MeanMetric(nan_strategy="disable")
         self.stage = stage
 
-    def update(self, losses: Tensor, predicted: Tensor, labels: Tensor, weights: Tensor | float = 1.0) -> None:
-        """Adds ``losses`` with their ``weights`` (same shape), and predicted and true classes, int64 (N,)."""
-        self.loss.update(losses, weights)
+    def update(self, losses: Tensor, predicted: Tensor, labels: Tensor) -> None:
+        """Adds images: their losses, float (N,), and predicted and true classes, int64 (N,)."""
+        self.loss.update(losses)
         self.scores.update(predicted, labels)
 
     def compute(self) -> dict[str, Tensor]:

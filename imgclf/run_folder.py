@@ -94,7 +94,9 @@ class RunFolder:
         if saved.get(length) != now.get(length) and now.get("scheduler.factory._target_"):
             changed.append(f"{length} was {saved.get(length)}, is {now.get(length)}, and the schedule depends on it")
         if changed:
-            raise ValueError(f"{self.path} cannot be resumed with other options ({'; '.join(changed)}): use a new folder")
+            raise ValueError(
+                f"{self.path} cannot be resumed with other options ({'; '.join(changed)}): use a new folder"
+            )
 
     def describe(self, config: dict[str, Any], device: str) -> None:
         """Writes config.yaml and environment.json."""

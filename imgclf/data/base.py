@@ -1,6 +1,6 @@
 """What every data module shares: uint8 images in memory, fixed splits, batches as one indexing operation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import lightning.pytorch as pl
 import torch
@@ -80,7 +80,7 @@ class ImageDataModule(pl.LightningDataModule):
         ValueError: an argument out of range, or (from ``setup``) a batch larger than the training split.
     """
 
-    class_names: list[str]
+    class_names: Sequence[str]
 
     def __init__(
         self,
@@ -165,7 +165,9 @@ class ImageDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         images = self.training_images()
-        return self._loader(images, Batches(len(images), self.batch_size, self.seed, lambda: self.trainer.current_epoch))
+        return self._loader(
+            images, Batches(len(images), self.batch_size, self.seed, lambda: self.trainer.current_epoch)
+        )
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader("val")

@@ -15,7 +15,7 @@ class Digits(ImageDataModule):
     a fixed, stratified fifth (360 digits) is it.
     """
 
-    class_names = [str(digit) for digit in range(10)]
+    class_names = tuple(str(digit) for digit in range(10))
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         from sklearn.datasets import load_digits

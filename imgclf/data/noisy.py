@@ -1,5 +1,7 @@
 """MNIST variations: a base data set whose digits are rotated and given backgrounds."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -55,14 +57,16 @@ class NoisyImages(ImageDataModule):
         if base == "digits":
             self.base = Digits(**options)
         else:
-            self.base = TorchvisionImages({"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[base], data_dir, **options)
+            self.base = TorchvisionImages(
+                {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[base], data_dir, **options
+            )
         if protocol == "larochelle" and base == "digits":
             raise ValueError("data.protocol=larochelle needs 62,000 images; data.base=digits has 1,797: use full")
         self.protocol, self.fresh, self.folder = protocol, fresh, backgrounds
         self._variations = {"train": self._variation(variation, "train"), "eval": self._variation(variation, "eval")}
 
     @property
-    def class_names(self) -> list[str]:
+    def class_names(self) -> Sequence[str]:
         return self.base.class_names
 
     def prepare_data(self) -> None:

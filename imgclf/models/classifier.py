@@ -26,7 +26,7 @@ class Classifier(pl.LightningModule):
         class_names: one a class, in the order of the class indices.
         mean: per channel, of values in [0, 1]; with ``std``, what images are normalised by.
         std: per channel.
-        optimizer: makes the optimizer from parameters.
+        optimizer: makes the optimizer from parameters; Adam at its default rate of 0.001.
         scheduler: makes the learning-rate scheduler from the optimizer, or None. Where its signature has
             ``total_steps`` or ``T_max`` and the factory does not set it, the run's estimated length is supplied.
         scheduler_interval: "step" or "epoch".
@@ -45,7 +45,7 @@ class Classifier(pl.LightningModule):
         class_names: Sequence[str],
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
-        optimizer: Callable[..., Optimizer] = partial(Adam, lr=1e-3),
+        optimizer: Callable[..., Optimizer] = Adam,
         scheduler: Callable[..., LRScheduler] | None = None,
         scheduler_interval: str = "step",
         scheduler_monitor: str | None = None,
@@ -94,7 +94,8 @@ class Classifier(pl.LightningModule):
         if last or len(self._pending) >= max(1, self.trainer.log_every_n_steps):
             self._account()
         if last:
-            self.log_dict(self._metrics["train"].compute(), batch_size=1, on_step=False, on_epoch=True)
+            values = {**self._metrics["train"].compute(), "lr": self._rate()}
+            self.log_dict(values, batch_size=1, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -142,26 +143,28 @@ class Classifier(pl.LightningModule):
     def _account(self) -> None:
         """Adds the pending steps to the epoch's metrics, checks their losses and logs them."""
         losses, predicted, labels = zip(*self._pending, strict=True)
-        sizes = torch.tensor([float(len(batch)) for batch in labels], device=self.device)
+        sizes = torch.tensor([len(batch) for batch in labels], device=self.device)
         losses, predicted, labels = torch.stack(losses), torch.cat(predicted), torch.cat(labels)
         first_step = self.global_step - len(losses) + 1
         for i, loss in enumerate(losses.tolist()):
             if loss != loss or loss in (float("inf"), float("-inf")):
                 raise self._diverged(loss, first_step + i + 1, "loss")
-        self._metrics["train"].to(self.device).update(losses, predicted, labels, sizes)
+        losses = losses.repeat_interleave(sizes)
+        self._metrics["train"].to(self.device).update(losses, predicted, labels)
         self.live = {
-            "loss": float((losses * sizes).sum() / sizes.sum()),
+            "loss": float(losses.mean()),
             "accuracy": float((predicted == labels).float().mean()),
         }
         self._pending.clear()
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         for logger in self.loggers:
             values = {f"step/{name}": value for name, value in self.live.items()}
-            logger.log_metrics({**values, "step/lr": rate}, step=self.global_step)
+            logger.log_metrics({**values, "step/lr": self._rate()}, step=self.global_step)
+
+    def _rate(self) -> float:
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def _diverged(self, value: float, step: int, name: str) -> FloatingPointError:
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         return FloatingPointError(
             f"{name} became {value} at step {step} (epoch {self.current_epoch + 1}): training stopped. Lower "
-            f"optimizer.lr (now {rate:g}) or set trainer.gradient_clip_val=1; checkpoints of earlier epochs are kept"
+            f"optimizer.lr (now {self._rate():g}) or set trainer.gradient_clip_val=1; checkpoints of earlier epochs are kept"
         )

@@ -52,7 +52,9 @@ class CNN(Network):
             blocks += [nn.MaxPool2d(2), *([nn.BatchNorm2d(after)] if batch_norm else []), nn.ReLU(inplace=True)]
             before = after
         widths = [before * height * width, *hidden]
-        dense = [layer for a, b in zip(widths, hidden, strict=False) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))]
+        dense = [
+            layer for a, b in zip(widths, hidden, strict=False) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))
+        ]
         self.layers = nn.Sequential(
             *blocks, nn.Flatten(), Dropout(dropout), *dense, nn.Linear(widths[-1], num_classes)
         ).to(memory_format=torch.channels_last)

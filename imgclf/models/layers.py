@@ -1,6 +1,5 @@
 """Layers that torch has in a slower form."""
 
-import torch
 from torch import Tensor, nn
 
 from imgclf.seed import random_bytes

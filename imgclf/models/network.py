@@ -1,8 +1,7 @@
 """The base of every network."""
 
-from torch import nn
-
 from lightning.pytorch.core.mixins import HyperparametersMixin
+from torch import nn
 
 
 class Network(HyperparametersMixin, nn.Module):

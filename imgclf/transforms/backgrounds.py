@@ -84,7 +84,9 @@ def photographs(split: str, folder: str | None = None) -> list[np.ndarray]:
             raise FileNotFoundError(f"data.backgrounds={folder}: no such folder")
         files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in Image.registered_extensions())
         if len(files) < 2:
-            raise ValueError(f"data.backgrounds={folder}: {len(files)} images there; training and evaluation need one each")
+            raise ValueError(
+                f"data.backgrounds={folder}: {len(files)} images there; training and evaluation need one each"
+            )
     chosen = [file for i, file in enumerate(files) if (i % 4 == 1) == (split == "eval")]
     return [_read(file) for file in chosen]
 

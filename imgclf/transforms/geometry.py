@@ -14,9 +14,13 @@ def warp(images: Tensor, matrices: Tensor, fill: str = "zeros") -> Tensor:
         fill: what lies outside the image: "zeros" (black) or "border" (the nearest edge pixel).
     """
     height, width = images.shape[-2:]
-    y, x = (torch.arange(n, device=images.device, dtype=images.dtype).mul_(2).add_(1 - n).div_(n) for n in (height, width))
+    y, x = (
+        torch.arange(n, device=images.device, dtype=images.dtype).mul_(2).add_(1 - n).div_(n) for n in (height, width)
+    )
     # Two outer sums: F.affine_grid does the same by many small matrix products, ten times as slow on a CPU.
-    grid = [(m[:, 0, None] * x)[:, None, :] + (m[:, 1, None] * y + m[:, 2, None])[:, :, None] for m in matrices.unbind(1)]
+    grid = [
+        (m[:, 0, None] * x)[:, None, :] + (m[:, 1, None] * y + m[:, 2, None])[:, :, None] for m in matrices.unbind(1)
+    ]
     return F.grid_sample(images, torch.stack(grid, -1), mode="bilinear", padding_mode=fill, align_corners=False)
 
 

@@ -1,0 +1,164 @@
+import pytest
+import torch
+
+from imgclf import seed as seeding
+from imgclf.data.base import Batches, ImageDataModule, Images, fit_in_box
+from imgclf.data.digits import Digits
+
+
+class Counted(ImageDataModule):
+    """100 training and 40 test images whose first pixel is their number; counts how often each part is read."""
+
+    class_names = ("a", "b")
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.reads: list[str] = []
+
+    def load(self, split):
+        self.reads.append(split)
+        count = 100 if split == "train" else 40
+        images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 2, 2)
+        return images, torch.arange(count) % 2
+
+
+def numbers(images: Images) -> list[int]:
+    return images[:][0][:, 0, 0, 0].tolist()
+
+
+def test_a_batch_is_one_indexing_operation():
+    images = Images(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.arange(10), torch.tensor([7, 3, 5]))
+    batch, labels = images[torch.tensor([2, 0])]
+    assert labels.tolist() == [5, 7]
+    assert batch.flatten().tolist() == [5, 7]
+    assert len(images) == 3
+
+
+def test_order_depends_on_seed_and_epoch_only():
+    epoch = [0]
+    batches = Batches(10, 4, seed=1, epoch=lambda: epoch[0])
+    first = torch.cat(list(batches)).tolist()
+    assert sorted(first) == list(range(10))
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert len(batches) == 3
+    assert torch.cat(list(batches)).tolist() == first
+    epoch[0] = 1
+    assert torch.cat(list(batches)).tolist() != first
+    assert torch.cat(list(Batches(10, 4, seed=2, epoch=lambda: 0))).tolist() != first
+    assert torch.cat(list(Batches(10, 4))).tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("split_seed", [0, 1, 2])
+@pytest.mark.parametrize("val_fraction", [0.1, 0.25, 0.5])
+def test_splits_are_disjoint_stratified_and_fixed(split_seed, val_fraction):
+    data = Counted(split_seed=split_seed, val_fraction=val_fraction, batch_size=10)
+    train, val = numbers(data.split("train")), numbers(data.split("val"))
+    assert sorted(train + val) == list(range(100))
+    assert len(val) == round(100 * val_fraction)
+    assert abs(data.split("val").targets.double().mean() - 0.5) < 0.021
+    again = Counted(split_seed=split_seed, val_fraction=val_fraction, batch_size=10, seed=99)
+    assert numbers(again.split("val")) == val
+    assert numbers(Counted(split_seed=split_seed + 10).split("val")) != numbers(Counted().split("val"))
+
+
+def test_setup_for_fit_reads_training_data_once_and_never_the_test_part():
+    data = Counted(batch_size=10)
+    data.setup("fit")
+    data.setup("fit")
+    data.statistics()
+    assert data.reads == ["train"]
+    data.split("test")
+    assert data.reads == ["train", "test"]
+
+
+def test_statistics_are_those_of_the_training_images():
+    data = Counted()
+    pixels = data.split("train")[:][0].double() / 255
+    mean, deviation = data.statistics()
+    assert mean == [pytest.approx(float(pixels.mean()))]
+    assert deviation == [pytest.approx(float(pixels.std()))]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 40, 1000])
+def test_evaluation_sees_every_image_once_whatever_the_batch_size(batch_size):
+    batches = list(Counted(eval_batch_size=batch_size).eval_dataloader("test"))
+    assert torch.cat([images[:, 0, 0, 0] for images, _ in batches]).tolist() == list(range(40))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_change_nothing(workers):
+    loader = Digits(num_workers=workers).eval_dataloader("val")
+    images, labels = (torch.cat(part) for part in zip(*loader, strict=True))
+    expected = Digits().split("val")
+    assert torch.equal(images, expected[:][0])
+    assert torch.equal(labels, expected.targets)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, r"data\.batch_size=0"),
+        ({"eval_batch_size": -1}, r"data\.eval_batch_size=-1"),
+        ({"val_fraction": 0.0}, r"data\.val_fraction=0"),
+        ({"val_fraction": 1.0}, r"data\.val_fraction=1"),
+        ({"val_fraction": float("nan")}, r"data\.val_fraction=nan"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Counted(**options)
+
+
+def test_impossible_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"data\.batch_size=91 is larger than the 90 training images"):
+        Counted(batch_size=91).setup("fit")
+    with pytest.raises(ValueError, match=r"data\.val_fraction=0.001 of 100 images"):
+        Counted(val_fraction=0.001).split("val")
+    with pytest.raises(ValueError, match="choose one of train, val, test"):
+        Counted().split("validation")
+
+
+def test_digits_look_like_mnist_s():
+    data = Digits()
+    counts = {split: len(data.split(split)) for split in ("train", "val", "test")}
+    assert counts == {"train": 1293, "val": 144, "test": 360}
+    assert data.image_shape == (1, 28, 28)
+    images = data.split("train")[:][0]
+    assert images.dtype == torch.uint8
+    assert images.max() == 255
+    assert not images[..., :4].any()
+    assert not images[..., -4:].any()
+
+
+def test_fit_in_box_keeps_a_flat_image_flat():
+    boxed = fit_in_box(torch.full((1, 1, 8, 8), 200, dtype=torch.uint8), 20, 28)
+    assert boxed.shape == (1, 1, 28, 28)
+    assert (boxed[..., 4:24, 4:24] == 200).all()
+    assert int(boxed.sum()) == 200 * 400
+
+
+def test_training_noise_depends_on_seed_epoch_and_step_only():
+    class Epoch:
+        training, global_rank = True, 0
+        current_epoch = 3
+
+        class fit_loop:
+            class epoch_loop:
+                class batch_progress:
+                    class current:
+                        ready = 5
+
+    class Noise(Counted):
+        def augment(self, images, generator):
+            return torch.rand(images.shape, generator=generator)
+
+    data = Noise(seed=1)
+    data.trainer = Epoch
+    batch = data.split("val")[:4]
+    first, labels = data.on_after_batch_transfer(batch, 0)
+    assert torch.equal(labels, batch[1])
+    assert torch.equal(first, torch.rand(4, 1, 2, 2, generator=seeding.generator(1, 3, 5, 0)))
+    Epoch.fit_loop.epoch_loop.batch_progress.current.ready = 6
+    assert not torch.equal(first, data.on_after_batch_transfer(batch, 0)[0])
+    Epoch.training = False
+    assert data.on_after_batch_transfer(batch, 0)[0].dtype == torch.uint8

@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from imgclf.data.noisy import BASES, NoisyImages
+from imgclf.transforms.variations import VARIATIONS
+
+
+def noisy(**options) -> NoisyImages:
+    return NoisyImages(**{"base": "digits", **options})
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_evaluation_images_are_the_same_for_every_run(variation):
+    images = noisy(variation=variation, seed=1, eval_batch_size=7, batch_size=3).evaluated("test")
+    again = noisy(variation=variation, seed=2, eval_batch_size=360, batch_size=99).evaluated("test")
+    assert images.images.dtype == torch.uint8
+    assert torch.equal(images[:][0], again[:][0])
+    assert torch.equal(images.targets, noisy().split("test").targets)
+    unchanged = torch.equal(images[:][0], noisy().split("test")[:][0])
+    assert unchanged == (variation == "basic")
+
+
+def test_splits_draw_noise_of_their_own():
+    data = noisy(variation="back-rand")
+    corners = [data.evaluated(split)[:100][0][:, 0, 0] for split in ("train", "val", "test")]
+    assert not torch.equal(corners[0], corners[1])
+    assert not torch.equal(corners[1], corners[2])
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_any_base(base, tiny_data):
+    data = NoisyImages(base=base, variation="back-lined", data_dir=tiny_data, batch_size=10)
+    data.prepare_data()
+    data.setup("fit")
+    assert data.image_shape == (1, 28, 28)
+    assert len(data.class_names) == 10
+    assert data.evaluated("val")[:][0].float().mean() > 100  # paper is light
+
+
+def test_fresh_noise_changes_and_fixed_noise_does_not():
+    from imgclf import seed as seeding
+
+    fresh, fixed = noisy(variation="back-rand"), noisy(variation="back-rand", fresh=False)
+    assert torch.equal(fixed.training_images()[:][0], noisy(variation="back-rand").evaluated("train")[:][0])
+    assert torch.equal(fresh.training_images()[:][0], fresh.split("train")[:][0])
+    batch = torch.rand(4, 1, 28, 28)
+    assert torch.equal(fixed.augment(batch, seeding.generator(0)), batch)
+    assert not torch.equal(fresh.augment(batch, seeding.generator(0)), fresh.augment(batch, seeding.generator(1)))
+
+
+def test_larochelle_protocol_is_disjoint_fixed_and_keeps_the_official_test_set_for_testing(monkeypatch):
+    def load(self, split):
+        count, first = (60_000, 0) if split == "train" else (10_000, 60_000)
+        numbers = torch.arange(first, first + count)
+        pixels = torch.stack([numbers // 256**2, numbers // 256 % 256, numbers % 256, numbers * 0], 1)
+        return pixels.to(torch.uint8).view(-1, 1, 2, 2), numbers % 10
+
+    monkeypatch.setattr(NoisyImages, "load", load)
+
+    def members(data, split):
+        pixels = data.split(split)[:][0].view(-1, 4).long()
+        return set((pixels[:, 0] * 256**2 + pixels[:, 1] * 256 + pixels[:, 2]).tolist())
+
+    data = NoisyImages(base="mnist", variation="basic", protocol="larochelle")
+    parts = {split: members(data, split) for split in ("train", "val", "test")}
+    assert {split: len(part) for split, part in parts.items()} == {"train": 10_000, "val": 2_000, "test": 50_000}
+    assert not parts["train"] & parts["val"]
+    assert not (parts["train"] | parts["val"]) & parts["test"]
+    assert set(range(60_000, 70_000)) <= parts["test"]
+    again = NoisyImages(base="mnist", variation="basic", protocol="larochelle", seed=5, split_seed=7)
+    assert members(again, "train") == parts["train"]
+
+
+def test_statistics_see_the_variation():
+    assert noisy(variation="basic").statistics()[0][0] < 0.25
+    assert noisy(variation="back-white").statistics()[0][0] > 0.6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"base": "cifar"}, r"data\.base=cifar: choose one of mnist, fashion_mnist, digits"),
+        ({"protocol": "half"}, r"data\.protocol=half: choose one of full, larochelle"),
+        ({"variation": "rotated"}, r"data\.variation=rotated: choose one of basic, rot, back-rand"),
+        ({"protocol": "larochelle"}, "62,000"),
+    ],
+)
+def test_unknown_choices_list_the_valid_ones(options, message):
+    with pytest.raises(ValueError, match=message):
+        noisy(**options)

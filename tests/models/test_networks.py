@@ -1,0 +1,87 @@
+import inspect
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from imgclf.checkpoint import config_of, networks
+from imgclf.models.cnn import CNN
+from imgclf.models.layers import Dropout
+from imgclf.models.mlp import MLP
+from imgclf.models.resnet import ResNet
+from tests.conftest import PROJECT, options
+
+
+def build(name: str, **arguments):
+    config = OmegaConf.load(PROJECT / "conf" / "model" / f"{name}.yaml")
+    return instantiate(config, _convert_="all", _execution_whitelist_=networks(), **arguments)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 40, 33)])
+@pytest.mark.parametrize("name", options("model"))
+def test_every_model_config(name, shape):
+    network = build(name, image_shape=list(shape), num_classes=7)
+    logits = network(torch.rand(4, *shape))
+    assert logits.shape == (4, 7)
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    rebuilt = instantiate(config_of(network), _convert_="all", _execution_whitelist_=networks())
+    rebuilt.load_state_dict(network.state_dict())
+    images = torch.rand(2, *shape)
+    assert torch.equal(network.eval()(images), rebuilt.eval()(images))
+
+
+@pytest.mark.parametrize("name", options("model"))
+def test_configs_state_the_defaults_of_their_class(name):
+    config = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "model" / f"{name}.yaml"))
+    network = build(name, image_shape=[1, 28, 28], num_classes=10)
+    for argument, default in inspect.signature(type(network)).parameters.items():
+        if argument not in ("image_shape", "num_classes"):
+            expected = list(default.default) if isinstance(default.default, tuple) else default.default
+            assert config[argument] == expected
+
+
+def test_defaults_are_the_small_projects_networks():
+    def layers(network, kind):
+        return [layer for layer in network.modules() if isinstance(layer, kind)]
+
+    assert [(layer.in_features, layer.out_features) for layer in layers(MLP(), torch.nn.Linear)] == [
+        (784, 128),
+        (128, 64),
+        (64, 10),
+    ]
+    assert [(layer.out_channels, layer.kernel_size) for layer in layers(CNN(), torch.nn.Conv2d)] == [
+        (32, (3, 3)),
+        (64, (3, 3)),
+    ]
+    assert sum(p.numel() for p in CNN().parameters()) == 34_826
+    assert layers(CNN(), Dropout)[0].p == 0.5
+    assert 50_000 < sum(p.numel() for p in ResNet().parameters()) < 200_000
+
+
+def test_too_many_blocks_for_the_image():
+    with pytest.raises(ValueError, match=r"model\.channels=\[8, 8, 8, 8\]: too many blocks"):
+        CNN(channels=[8, 8, 8, 8])
+
+
+def test_dropout_keeps_its_share_and_the_mean():
+    x = torch.ones(300, 1001)
+    layer = Dropout(0.3)
+    y = layer(x)
+    kept = 1 - layer.p
+    assert layer.p == round(0.3 * 256) / 256
+    assert float((y != 0).double().mean()) == pytest.approx(kept, abs=0.005)
+    assert y.unique().tolist() == [0, pytest.approx(1 / kept)]
+    assert torch.equal(layer.eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
+    for p in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"model\.dropout"):
+            Dropout(p)
+
+
+def test_dropout_passes_the_gradient_of_what_it_kept():
+    x = torch.ones(10, 100, requires_grad=True)
+    y = Dropout(0.5)(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())

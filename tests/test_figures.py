@@ -1,0 +1,80 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from imgclf import figures
+from imgclf.data.base import Images
+from imgclf.evaluation import Evaluation
+
+
+@pytest.fixture
+def evaluation():
+    random = np.random.default_rng(0)
+    probabilities = torch.from_numpy(random.dirichlet(np.ones(4), 50)).float()
+    labels = torch.from_numpy(random.integers(0, 4, 50))
+    images = Images(torch.from_numpy(random.integers(0, 256, (50, 1, 8, 8), dtype=np.uint8)), labels)
+    return Evaluation("test", images, labels, probabilities, {"test/accuracy": 0.5})
+
+
+NAMES = ["a", "b", "a long name", "ü"]
+
+
+def texts(figure) -> list[str]:
+    return [text.get_text() for ax in figure.axes for text in (*ax.texts, ax.title)]
+
+
+def test_confusion_matrix_shows_scikit_learn_s_counts_and_row_shares(evaluation):
+    expected = confusion_matrix(evaluation.labels, evaluation.predicted)
+    counts = evaluation.confusion()
+    assert counts.tolist() == expected.tolist()
+    figure = figures.confusion_matrix(counts, NAMES, "title")
+    shown = [text for text in texts(figure) if "%" in text]
+    cells = [
+        f"{count:,}\n{100 * count / row.sum():.1f}%" for row in expected for count in row if count
+    ]
+    assert shown == cells
+    assert figure.axes[0].get_xticklabels()[2].get_text() == "a long name"
+
+
+def test_mistakes_are_the_most_confident_errors_in_order(evaluation):
+    figure = figures.mistakes(evaluation.images, evaluation.labels, evaluation.probabilities, NAMES, "t")
+    confidence, predicted = evaluation.probabilities.max(1)
+    wrong = sorted((i for i in range(50) if predicted[i] != evaluation.labels[i]), key=lambda i: -confidence[i])
+    captions = [text for text in texts(figure) if text]
+    assert len(captions) == min(30, len(wrong))
+    for caption, i in zip(captions, wrong, strict=False):
+        assert caption == f"{NAMES[evaluation.labels[i]]} → {NAMES[predicted[i]]}\n{100 * confidence[i]:.0f}%"
+
+
+def test_data_counts_every_split_and_class(evaluation):
+    few = Images(evaluation.images.images, evaluation.labels, torch.arange(10))
+    figure = figures.data({"train": evaluation.images, "val": few}, NAMES)
+    bars = [patch.get_height() for patch in figure.axes[0].patches]
+    counted = torch.bincount(evaluation.labels, minlength=4).tolist() + torch.bincount(few.targets, minlength=4).tolist()
+    assert bars == counted
+    assert figures.png(figure)[:4] == b"\x89PNG"
+
+
+def test_curves_mark_the_best_epochs():
+    rows = [
+        {"epoch": i, "train/loss": 1 / i, "val/loss": abs(i - 2) + 0.5, "train/accuracy": 0.5, "val/accuracy": 0.1 * i}
+        for i in range(1, 5)
+    ]
+    figure = figures.curves(rows)
+    assert [ax.get_title() for ax in figure.axes] == [
+        "Loss (best validation 0.5000, epoch 2)",
+        "Accuracy (best validation 0.4000, epoch 4)",
+    ]
+    assert figure.axes[0].lines[1].get_ydata().tolist() == [1.5, 0.5, 1.5, 2.5]
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 73])
+def test_grids_of_any_size_and_colour_images(count):
+    images, labels = torch.rand(count, 3, 9, 9), torch.zeros(count, dtype=torch.long)
+    image = Image.open(io.BytesIO(figures.png(figures.samples(images, labels, NAMES, "title"))))
+    assert image.width > 800
+    assert figures.pixels(figures.samples(images, labels, NAMES, "title")).shape == (image.height, image.width, 3)

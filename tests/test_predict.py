@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imgclf.data.digits import Digits
+from imgclf.models.classifier import Classifier
+from imgclf.models.cnn import CNN
+from imgclf.predict import Predictor, find_images, open_image
+
+
+@pytest.fixture
+def predictor():
+    return Predictor(Classifier(CNN(channels=[4]), Digits.class_names, [0.2], [0.4]), (1, 28, 28), {}, batch_size=7)
+
+
+@pytest.fixture
+def images():
+    return torch.randint(0, 256, (20, 1, 28, 28), dtype=torch.uint8)
+
+
+def test_every_form_of_the_same_images_gets_the_same_answer(predictor, images, tmp_path):
+    expected = predictor.predict(images)
+    assert len(expected) == 20
+    assert predictor.predict(images[:, 0]) == expected
+    assert predictor.predict(images.numpy()) == expected
+    assert predictor.predict(images[:, 0].numpy()) == expected
+    assert predictor.predict(images[3, 0])[0].predicted == expected[3].predicted
+    for i, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).save(tmp_path / f"{i:02}.png")
+    assert predictor.predict(sorted(tmp_path.iterdir())) == expected
+    assert predictor.predict(Image.open(tmp_path / "03.png"))[0].predicted == expected[3].predicted
+    floats = predictor.probabilities(images.float() / 255)
+    torch.testing.assert_close(floats, predictor.probabilities(images))
+    torch.testing.assert_close(floats.sum(1), torch.ones(20))
+    assert expected[0].class_name == Digits.class_names[expected[0].predicted]
+    assert expected[0].probability == pytest.approx(float(floats[0].max()))
+
+
+def test_images_of_another_size_are_scaled_and_tensors_are_not(predictor, tmp_path):
+    Image.new("RGBA", (50, 80), (200, 10, 10, 255)).save(tmp_path / "a.png")
+    assert len(predictor.predict(tmp_path / "a.png")) == 1
+    with pytest.raises(ValueError, match=r"shape \(1, 30, 28\).*trained on \(1, 28, 28\)"):
+        predictor.predict(torch.zeros(2, 30, 28))
+
+
+def test_values_out_of_range_are_refused(predictor):
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        predictor.predict(torch.full((1, 28, 28), 200.0))
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        predictor.predict(torch.full((1, 28, 28), float("nan")))
+    with pytest.raises(ValueError, match="uint8"):
+        predictor.predict(np.zeros((1, 28, 28), dtype=np.int64))
+
+
+def test_find_images(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("b.PNG", "in/a.jpg", "in/c.txt"):
+        (tmp_path / name).touch()
+    assert find_images(str(tmp_path)) == [tmp_path / "b.PNG", tmp_path / "in" / "a.jpg"]
+    assert find_images(str(tmp_path / "*.PNG")) == [tmp_path / "b.PNG"]
+    assert find_images(str(tmp_path / "b.PNG")) == [tmp_path / "b.PNG"]
+    for nothing in ("none", "*.tif"):
+        with pytest.raises(FileNotFoundError, match="no image"):
+            find_images(str(tmp_path / nothing))
+
+
+def test_only_named_formats_are_opened(tmp_path):
+    Image.new("L", (5, 5)).save(tmp_path / "a.gif")
+    (tmp_path / "b.png").write_text("text")
+    for name in ("a.gif", "b.png"):
+        with pytest.raises(OSError, match=f"{name}: not a readable image"):
+            open_image(tmp_path / name)

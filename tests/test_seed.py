@@ -1,0 +1,22 @@
+import torch
+
+from imgclf import seed as seeding
+
+
+def test_derive_is_a_fixed_function_of_its_key():
+    assert seeding.derive(1, 2, 3) == seeding.derive(1, 2, 3)
+    assert len({seeding.derive(a, b) for a in range(30) for b in range(30)}) == 900
+    assert 0 <= seeding.derive(0) < 2**63
+
+
+def test_random_bytes_are_uniform_and_independent():
+    values = seeding.random_bytes((101, 999), torch.device("cpu"), seeding.generator(0))
+    assert values.shape == (101, 999)
+    assert values.dtype == torch.uint8
+    counts = torch.bincount(values.flatten().int(), minlength=256).double()
+    chi_squared = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
+    assert 165 < chi_squared < 365  # 255 degrees of freedom, five deviations
+    centred = values.double() - 127.5
+    for lag in range(1, 9):  # eight bytes come from one draw
+        correlation = (centred[:, lag:] * centred[:, :-lag]).mean() / centred.var()
+        assert abs(correlation) < 0.02
