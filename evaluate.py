@@ -42,7 +42,7 @@ def offer_checkpoint_data() -> None:
 
     path = next((word.partition("=")[2] for word in reversed(sys.argv[1:]) if word.startswith("ckpt=")), "")
     config = data_config(path.strip("'\"")) if path else {}
-    ConfigStore.instance().store(group="data", name="checkpoint", node=config)
+    ConfigStore.instance().store(group="data", name="checkpoint", node=config, replace=True)
 
 
 if __name__ == "__main__":

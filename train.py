@@ -30,12 +30,12 @@ def main(cfg: DictConfig) -> float:
     from imgclf.models.classifier import Classifier
     from imgclf.run_folder import RunFolder
 
-    mode = training.check(cfg.objective, cfg.evaluate_on, cfg.trainer.max_epochs)
-    precision = choose_precision(cfg.trainer.precision, choose_device(cfg.trainer.accelerator))
     config = OmegaConf.to_container(cfg, resolve=True)
+    mode = training.check(config)
+    precision = choose_precision(cfg.trainer.precision, choose_device(cfg.trainer.accelerator))
     with RunFolder(HydraConfig.get().runtime.output_dir, cfg.resume, "train.log") as folder:
         if folder.finished(config):
-            training.report(folder, folder.metrics())
+            training.report(folder, folder.metrics(), HydraConfig.get().overrides.task)
             return folder.metrics()[cfg.objective]
         folder.check_same(config)
         pl.seed_everything(cfg.seed, verbose=False)
@@ -74,7 +74,7 @@ def main(cfg: DictConfig) -> float:
             use_distributed_sampler=False,
         )
         metrics = training.train(folder, data, classifier, trainer, config, cfg.evaluate_on)
-        training.report(folder, metrics)
+        training.report(folder, metrics, HydraConfig.get().overrides.task)
         return metrics[cfg.objective]
 
 

@@ -1,5 +1,6 @@
 """How train.py and evaluate.py meet the user: one clear line for every bad input, exit code 1."""
 
+import contextlib
 import difflib
 import functools
 import os
@@ -9,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-# With the time to a second, the process number keeps the default folders of runs apart.
+# With the time, the process number keeps the default folders of runs apart.
 OmegaConf.register_resolver("pid", os.getpid, replace=True)
 
 EXPECTED = (ValueError, OSError, ArithmeticError)  # the library's own complaints: their message says it all
@@ -32,6 +33,8 @@ def task(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
         try:
             return main(cfg)
         except Exception as error:
+            with contextlib.suppress(OSError):
+                os.rmdir(HydraConfig.get().runtime.output_dir)  # if nothing was written yet
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise
             _failures.append(error)

@@ -83,11 +83,11 @@ def report(folder: RunFolder, evaluation: Evaluation, class_names: list[str]) ->
     files = [str(i) for i in range(len(labels))]
     folder.write_csv("predictions.csv", COLUMNS, table(files, labels.tolist(), evaluation.probabilities, class_names))
     for name, figure in result_figures(evaluation, class_names).items():
-        folder.write(f"figures/{name}.png", figures.png(figure))
+        folder.write(f"figures/{name}.png", figures.png(figures.render(figure)))
     shown = figures.samples(
         *evaluation.images[:50], class_names, f"{split.capitalize()} images as the network sees them"
     )
-    folder.write("figures/samples.png", figures.png(shown))
+    folder.write("figures/samples.png", figures.png(figures.render(shown)))
     folder.write_json("metrics.json", evaluation.metrics)
     console = get_console()
     results = Table(title=f"{split} ({len(labels):,} images)", show_header=False)

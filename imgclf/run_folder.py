@@ -29,21 +29,24 @@ class RunFolder:
 
     Args:
         path: created if needed; must be new or empty, unless ``resume``.
-        resume: continue what is there.
+        resume: continue what is there; None where that has no meaning.
         log: name of the log file.
 
     Raises:
         FileExistsError: the folder holds something and ``resume`` is off, or another run is using it.
     """
 
-    def __init__(self, path: str | Path, resume: bool = False, log: str = "run.log") -> None:
+    def __init__(self, path: str | Path, resume: bool | None = None, log: str = "run.log") -> None:
         self.path = Path(path)
         self.best, self.last = self.path / "checkpoints" / "best.ckpt", self.path / "checkpoints" / "last.ckpt"
         self.metrics_file = self.path / "metrics.json"
         if not resume and self.path.exists() and any(self.path.iterdir()):
-            raise FileExistsError(
-                f"{self.path} exists and is not empty; add resume=true to continue it, or choose another hydra.run.dir"
+            hint = (
+                "choose another hydra.run.dir"
+                if resume is None
+                else "add resume=true to continue it, or choose another"
             )
+            raise FileExistsError(f"{self.path} exists and is not empty; {hint}")
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = filelock.FileLock(self.path / ".lock")
         self._log = log

@@ -1,6 +1,8 @@
 """From objects to a finished run folder: fit, evaluate the best checkpoint, leave figures and metrics behind."""
 
 import logging
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,19 +29,31 @@ log = logging.getLogger(__name__)
 OBJECTIVES = tuple(f"val/{name}" for name in METRICS)
 
 
-def check(objective: str, evaluate_on: Sequence[str], max_epochs: int | None) -> str:
+def check(config: Mapping[str, Any]) -> str:
     """Whether "min" or "max" of the objective is better, after looking at options nobody else checks.
 
+    Args:
+        config: the run's composed configuration, plain types.
+
     Raises:
-        ValueError: the objective is not one of ``OBJECTIVES`` (test metrics never choose anything), a split is
-            unknown or listed without the objective's, or the number of epochs is not positive.
+        ValueError: the objective is not one of ``OBJECTIVES`` (test metrics never choose anything); ``evaluate_on``
+            names an unknown split or leaves out val; a number is missing or out of range.
     """
+    objective, evaluate_on = config["objective"], config["evaluate_on"]
     if objective not in OBJECTIVES:
         raise ValueError(f"objective={objective}: choose one of {', '.join(OBJECTIVES)}")
     if not set(evaluate_on) <= set(SPLITS) or "val" not in evaluate_on:
-        raise ValueError(f"evaluate_on={list(evaluate_on)}: list val, and any of {', '.join(SPLITS)}")
-    if max_epochs is None or max_epochs < 1:
-        raise ValueError(f"trainer.max_epochs={max_epochs}: give a whole number from 1 up")
+        raise ValueError(f"evaluate_on={evaluate_on}: list val, and any of {', '.join(SPLITS)}")
+    for name, value, least in (
+        ("seed", config["seed"], 0),
+        ("trainer.max_epochs", config["trainer"]["max_epochs"], 1),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value}: give a whole number from {least} up")
+    for name in ("lr", "weight_decay"):
+        value = config["optimizer"].get(name, 0)
+        if not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"optimizer.{name}={value}: give a number of 0 or more")
     return "min" if objective.endswith("loss") else "max"
 
 
@@ -104,8 +118,8 @@ def train(
     return metrics
 
 
-def report(folder: RunFolder, metrics: dict[str, float]) -> None:
-    """Prints the metrics table and the commands that go on from here."""
+def report(folder: RunFolder, metrics: dict[str, float], overrides: Sequence[str]) -> None:
+    """Prints the metrics table and the commands that go on from here; ``overrides`` are the run's own options."""
     splits = [split for split in SPLITS if f"{split}/loss" in metrics]
     table = Table(title=f"best.ckpt (epoch {metrics['best_epoch']} of {metrics['epochs']})")
     table.add_column("metric")
@@ -118,10 +132,11 @@ def report(folder: RunFolder, metrics: dict[str, float]) -> None:
     seconds, speed = metrics["train/seconds"], metrics["train/images_per_second"]
     console.print(f"training took {seconds:.1f} s, {speed:,.0f} images per second at best\n", highlight=False)
     path, best = _quoted(folder.path), _quoted(folder.best)
+    options = shlex.join(word for word in overrides if not word.startswith("resume="))
     for purpose, command in {
         "evaluate": f"python evaluate.py ckpt={best}",
         "predict": f"python evaluate.py ckpt={best} images=PATH",
-        "resume": f"python train.py hydra.run.dir={path} resume=true ...",
+        "resume": " ".join(filter(None, ["python train.py", options, f"hydra.run.dir={path} resume=true"])),
         "dashboard": f"tensorboard --logdir {path}",
     }.items():
         console.print(f"{purpose:>9}:  {escape(command)}", highlight=False, soft_wrap=True)
@@ -138,9 +153,10 @@ def _sample_figure(folder: RunFolder, data: ImageDataModule, trainer: pl.Trainer
 
 def _publish(folder: RunFolder, trainer: pl.Trainer, name: str, figure: Any) -> None:
     """To figures/NAME.png and TensorBoard's images."""
-    folder.write(f"figures/{name}.png", figures.png(figure))
+    pixels = figures.render(figure)
+    folder.write(f"figures/{name}.png", figures.png(pixels))
     for logger in _tensorboards(trainer):
-        logger.experiment.add_image(name, figures.pixels(figure), trainer.global_step, dataformats="HWC")
+        logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
 
 
 def _tensorboards(trainer: pl.Trainer) -> list[TensorBoardLogger]:
@@ -154,8 +170,6 @@ def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _quoted(path: Path) -> str:
-    import shlex
-
     # Hydra reads the value after the shell does, and wants quotes of its own around unusual characters.
     text = str(path)
     plain = all(character.isalnum() or character in "/._-:+" for character in text)

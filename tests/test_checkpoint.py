@@ -44,7 +44,14 @@ def test_a_checkpoint_is_self_contained(good, tmp_path):
         "protocol": "full",
         "fresh": True,
         "backgrounds": None,
-        **{"batch_size": 128, "eval_batch_size": 1000, "val_fraction": 0.1, "split_seed": 0, "seed": 0, "num_workers": 0},
+        **{
+            "batch_size": 128,
+            "eval_batch_size": 1000,
+            "val_fraction": 0.1,
+            "split_seed": 0,
+            "seed": 0,
+            "num_workers": 0,
+        },
     }
 
 

@@ -1,5 +1,6 @@
 """What every data module shares: uint8 images in memory, fixed splits, batches as one indexing operation."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import lightning.pytorch as pl
@@ -70,7 +71,8 @@ class ImageDataModule(pl.LightningDataModule):
     Args:
         batch_size: images a training step.
         eval_batch_size: images a validation or test step.
-        val_fraction: share of the training images kept for validation, in (0, 1), stratified by class.
+        val_fraction: share of the training images kept for validation, in (0, 1), stratified by class where each
+            class has enough images.
         split_seed: chooses which; independent of ``seed``.
         seed: order of training batches, training noise and augmentation.
         augmentation: applied to training batches only.
@@ -94,9 +96,9 @@ class ImageDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value < 1:
+            if not isinstance(value, int) or value < 1:
                 raise ValueError(f"data.{name}={value}: give a whole number from 1 up")
-        if not 0 < val_fraction < 1:
+        if not isinstance(val_fraction, int | float) or not 0 < val_fraction < 1:
             raise ValueError(f"data.val_fraction={val_fraction}: give a share between 0 and 1, such as 0.1")
         self.save_hyperparameters(ignore=["augmentation", "data_dir"], logger=False)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
@@ -208,15 +210,18 @@ class ImageDataModule(pl.LightningDataModule):
         from sklearn.model_selection import train_test_split
 
         images, labels = self.load("train")
-        try:
-            train, val = train_test_split(
-                torch.arange(len(labels)).numpy(),
-                test_size=self.val_fraction,
-                stratify=labels.numpy(),
-                random_state=self.split_seed,
-            )
-        except ValueError as error:
-            raise ValueError(f"data.val_fraction={self.val_fraction} of {len(labels)} images: {error}") from error
+        counts = torch.bincount(labels)
+        kept = math.ceil(self.val_fraction * len(labels))
+        if not 0 < kept < len(labels):
+            raise ValueError(f"data.val_fraction={self.val_fraction} of {len(labels)} images leaves a split empty")
+        # A split must hold one image of every class for that; tiny sets are split at random instead.
+        stratify = counts[counts > 0].min() > 1 and (counts > 0).sum() <= min(kept, len(labels) - kept)
+        train, val = train_test_split(
+            torch.arange(len(labels)).numpy(),
+            test_size=kept,
+            stratify=labels.numpy() if stratify else None,
+            random_state=self.split_seed,
+        )
         halves = tuple(Images(images, labels, torch.from_numpy(rows)) for rows in (train, val))
         self._splits["train"], self._splits["val"] = halves
         return halves

@@ -112,8 +112,9 @@ def test_arguments_out_of_range_are_refused(options, message):
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match=r"data\.batch_size=91 is larger than the 90 training images"):
         Counted(batch_size=91).setup("fit")
-    with pytest.raises(ValueError, match=r"data\.val_fraction=0.001 of 100 images"):
-        Counted(val_fraction=0.001).split("val")
+    with pytest.raises(ValueError, match=r"data\.val_fraction=0.999 of 100 images leaves a split empty"):
+        Counted(val_fraction=0.999).split("val")
+    assert len(Counted(val_fraction=0.001).split("val")) == 1
     with pytest.raises(ValueError, match="choose one of train, val, test"):
         Counted().split("validation")
 

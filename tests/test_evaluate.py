@@ -1,0 +1,134 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imgclf import load
+from imgclf.data.noisy import NoisyImages
+from imgclf.evaluation import COLUMNS
+
+COLUMNS_IN_CONTRACT = "file,label,predicted,class_name,probability"
+
+
+def metrics(folder, split="test") -> dict[str, float]:
+    values = json.loads((folder / "metrics.json").read_text())
+    return {name: value for name, value in values.items() if name.startswith(f"{split}/")}
+
+
+@pytest.fixture
+def run(train, tmp_path):
+    """A run's folder."""
+    result = train("data=noisy_digits", "data.variation=rot", "model=mlp", "model.hidden=[32]", "hydra.run.dir=run")
+    assert result.code == 0, result.err
+    return tmp_path / "run"
+
+
+def test_evaluation_repeats_the_run_s_metrics_and_follows_other_variations(run, script, tmp_path):
+    ckpt = f"ckpt={run}/checkpoints/best.ckpt"
+    result = script("evaluate.py", ckpt, "hydra.run.dir=same", "accelerator=cpu")
+    assert result.code == 0, result.err
+    assert metrics(tmp_path / "same") == metrics(run)
+    assert script("evaluate.py", ckpt, "split=val", "hydra.run.dir=val").code == 0
+    assert metrics(tmp_path / "val", "val") == metrics(run, "val")
+
+    assert script("evaluate.py", ckpt, "data.variation=basic", "hydra.run.dir=other").code == 0
+    named = ("data=noisy_digits", "data.variation=basic")
+    assert script("evaluate.py", ckpt, *named, "data.eval_batch_size=7", "hydra.run.dir=named").code == 0
+    assert metrics(tmp_path / "other") != metrics(run)
+    other, again = metrics(tmp_path / "other"), metrics(tmp_path / "named")
+    assert other == pytest.approx(again, rel=1e-6)  # batches of 7 sum in another order
+
+    with (tmp_path / "other" / "predictions.csv").open() as file:
+        assert file.readline().strip() == COLUMNS_IN_CONTRACT == ",".join(COLUMNS)
+        rows = list(csv.DictReader(file, COLUMNS))
+    images, labels = NoisyImages(base="digits", variation="basic").evaluated("test")[:]
+    assert [int(row["file"]) for row in rows] == list(range(360))
+    assert [int(row["label"]) for row in rows] == labels.tolist()
+    correct = [row["label"] == row["predicted"] for row in rows]
+    assert float(np.mean(correct)) == pytest.approx(other["test/accuracy"])
+    answers = load(run / "checkpoints" / "best.ckpt").predict(images)
+    assert [int(row["predicted"]) for row in rows] == [answer.predicted for answer in answers]
+    assert [row["class_name"] for row in rows] == [answer.class_name for answer in answers]
+    torch.testing.assert_close(
+        torch.tensor([float(row["probability"]) for row in rows]),
+        torch.tensor([answer.probability for answer in answers]),
+        atol=1e-5,
+        rtol=0,
+    )
+    for name in ("confusion_matrix", "mistakes", "samples"):
+        assert (tmp_path / "other" / "figures" / f"{name}.png").stat().st_size > 5000
+
+
+def test_several_variations_in_one_command(run, script, tmp_path):
+    ckpt = f"ckpt={run}/checkpoints/best.ckpt"
+    result = script("evaluate.py", "-m", ckpt, "data.variation=basic,rot", "hydra.sweep.dir=sweep")
+    assert result.code == 0, result.err
+    assert metrics(tmp_path / "sweep" / "1") == metrics(run)
+
+
+def test_predict_images(run, script, tmp_path):
+    images = NoisyImages(base="digits", variation="rot").evaluated("test")[:5][0]
+    folder = tmp_path / "pictures of digits"
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).save(folder / f"{i}.png")
+    (folder / "broken.png").write_text("no picture")
+    ckpt = f"ckpt={run}/checkpoints/best.ckpt"
+    result = script("evaluate.py", ckpt, f"images='{folder}'", "hydra.run.dir=predicted")
+    assert result.code == 0, result.err
+    assert "broken.png" in result.out
+    with (tmp_path / "predicted" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [str(folder / f"{i}.png") for i in range(5)]
+    assert [row["label"] for row in rows] == [""] * 5
+    expected = load(run / "checkpoints" / "best.ckpt").predict(images)
+    assert [int(row["predicted"]) for row in rows] == [answer.predicted for answer in expected]
+
+    for pattern, message in (
+        (f"{folder}/*.gif", "no image"),
+        (f"{folder}/broken.png", "none of 1 files is a readable image"),
+        ("nowhere", "no image"),
+    ):
+        assert message in script("evaluate.py", ckpt, f"images='{pattern}'").error
+
+
+def test_bad_input(run, script, tiny_data, tmp_path):
+    best = run / "checkpoints" / "best.ckpt"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    (tmp_path / "short.ckpt").write_bytes(best.read_bytes()[:5000])
+    torch.save({"state_dict": {}, "epoch": 1}, tmp_path / "foreign.ckpt")
+    for arguments, parts in (
+        (["ckpt=none.ckpt"], ["none.ckpt", "no such file"]),
+        ([f"ckpt={tmp_path}/short.ckpt"], ["short.ckpt", "truncated"]),
+        ([f"ckpt={tmp_path}/foreign.ckpt"], ["foreign.ckpt", "not a checkpoint of imgclf"]),
+        ([], ["ckpt=PATH is missing"]),
+        ([f"ckpt={best}", "split=tset"], ["split=tset", "train, val, test"]),
+        ([f"ckpt={best}", "data=emnist", f"data_dir={tiny_data}"], ["47 classes", "10"]),
+        ([f"ckpt={best}", "data.variation=upside-down"], ["upside-down", "back-image"]),
+        ([f"ckpt={best}", "data.variant=rot"], ["data.variant", "did you mean data.variation"]),
+        ([f"ckpt={best}", "data=nothing"], ["data/nothing", "noisy_mnist"]),
+        ([f"ckpt={best}", "accelerator=gpu"], ["accelerator=gpu", "accelerator=cpu"]),
+        ([f"ckpt={best}", f"hydra.run.dir={run}"], ["is not empty"]),
+    ):
+        line = script("evaluate.py", *arguments).error
+        for part in parts:
+            assert part in line
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_data_of_another_shape(run, script, monkeypatch):
+    from imgclf.data.digits import Digits
+
+    load = Digits.load
+
+    def larger(self, split):
+        images, labels = load(self, split)
+        return images.repeat(1, 1, 2, 2), labels
+
+    monkeypatch.setattr(Digits, "load", larger)
+    line = script("evaluate.py", f"ckpt={run}/checkpoints/best.ckpt", "data=digits").error
+    assert "(1, 56, 56)" in line
+    assert "(1, 28, 28)" in line

@@ -1,0 +1,329 @@
+import csv
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from imgclf.callbacks import History
+from imgclf.metrics import METRICS
+from tests.conftest import PROJECT, options
+
+TIMES = ("train/seconds", "train/images_per_second")
+SMALL = ("data=mnist", "data.batch_size=50", "model=mlp", "model.hidden=[16]")
+
+
+def metrics(folder) -> dict[str, float]:
+    values = json.loads((folder / "metrics.json").read_text())
+    return {name: value for name, value in values.items() if name not in TIMES}
+
+
+def weights(file) -> dict[str, torch.Tensor]:
+    return torch.load(file, weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("name", options("data"))
+def test_every_data_config(name, train, tmp_path):
+    result = train(f"data={name}", "data.batch_size=50", "model=mlp", "model.hidden=[8]", "hydra.run.dir=run")
+    assert result.code == 0, result.err
+    assert "best.ckpt" in result.out
+    assert 0 <= metrics(tmp_path / "run")["test/accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment(name, train, tmp_path):
+    result = train(f"experiment={name}", "data.batch_size=50", "hydra.run.dir=run")
+    assert result.code == 0, result.err
+    config = OmegaConf.load(tmp_path / "run" / "config.yaml")
+    assert config.name == name
+    header = (PROJECT / "conf" / "experiment" / f"{name}.yaml").read_text().split("name:")[0]
+    assert f"python train.py experiment={name}" in header
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        f"{group}={name}"
+        for group in ("optimizer", "scheduler", "augmentation", "trainer", "logger", "callbacks")
+        for name in options(group)
+    ],
+)
+def test_every_other_config(choice, train):
+    result = train(*SMALL, choice, "hydra.run.dir=run")
+    assert result.code == 0, result.err
+
+
+def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
+    result = train("hydra.run.dir=run", "data=noisy_digits", "model=cnn", "trainer.max_epochs=3", "seed=7")
+    assert result.code == 0, result.err
+    run = tmp_path / "run"
+    values = json.loads((run / "metrics.json").read_text())
+    expected = {f"{split}/{name}" for split in ("train", "val", "test") for name in METRICS}
+    assert set(values) == expected | {*TIMES, "best_epoch", "epochs"}
+    assert values["epochs"] == 3
+    assert 1 <= values["best_epoch"] <= 3
+    assert values["test/accuracy"] > 0.6
+    assert all(math.isfinite(value) for value in values.values())
+
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    best = max(rows, key=lambda row: float(row["val/accuracy"]))
+    assert values["best_epoch"] == int(best["epoch"])
+    assert values["train/images_per_second"] == max(float(row["images_per_second"]) for row in rows)
+
+    for name in ("data", "samples", "curves", "confusion_matrix", "mistakes"):
+        with Image.open(run / "figures" / f"{name}.png") as image:
+            assert image.width > 600
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["seed"] == 7
+    assert environment["device"] == "cpu"
+    assert environment["versions"]["torch"]
+    config = OmegaConf.load(run / "config.yaml")
+    assert config.data.seed == 7
+    assert "${" not in (run / "config.yaml").read_text()
+    assert "epoch 3/3" in (run / "train.log").read_text()
+    for name in ("best", "last"):
+        assert {"state_dict", "imgclf"} <= torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True).keys()
+    left = {path.name for path in run.iterdir()}
+    assert left == {
+        *("metrics.json", "metrics.csv", "config.yaml", "environment.json", "train.log", ".lock"),
+        *("checkpoints", "figures", "tensorboard"),
+    }
+
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0}).Reload()
+    scalars = events.Tags()["scalars"]
+    assert {"train/loss", "val/accuracy", "step/loss", "lr", "images_per_second", "best/test/accuracy"} <= set(scalars)
+    assert events.Tags()["images"] == ["samples", "curves", "data", "confusion_matrix", "mistakes"]
+    assert "_hparams_/experiment" in events.summary_metadata
+
+    for line in (
+        "evaluate:  python evaluate.py ckpt=run/checkpoints/best.ckpt",
+        "predict:  python evaluate.py ckpt=run/checkpoints/best.ckpt images=PATH",
+        "model=cnn trainer.max_epochs=3 seed=7 hydra.run.dir=run resume=true",
+        "dashboard:  tensorboard --logdir run",
+    ):
+        assert line in result.out.replace(str(run), "run")
+
+
+def test_same_seed_same_numbers_another_seed_others(train, tmp_path):
+    recipe = ("data=noisy_digits", "model=cnn", "augmentation=affine", "trainer.max_epochs=2")
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert train(*recipe, f"seed={seed}", f"hydra.run.dir={name}").code == 0
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+    assert metrics(tmp_path / "a") != metrics(tmp_path / "c")
+    first, second = (weights(tmp_path / name / "checkpoints" / "last.ckpt") for name in "ab")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("scheduler", ["none", "onecycle"])
+def test_a_run_stopped_after_two_of_four_epochs_resumes_to_the_same_end(scheduler, train, tmp_path, monkeypatch):
+    recipe = (
+        *("data=noisy_digits", "data.variation=rot-back-rand", "model=cnn", "augmentation=affine"),
+        *(f"scheduler={scheduler}", "trainer.max_epochs=4"),
+    )
+    assert train(*recipe, "hydra.run.dir=whole").code == 0
+
+    start = History.on_train_epoch_start
+
+    def stop(self, trainer, module):
+        if trainer.current_epoch == 2:
+            raise OSError("power cut")
+        start(self, trainer, module)
+
+    monkeypatch.setattr(History, "on_train_epoch_start", stop)
+    assert "power cut" in train(*recipe, "hydra.run.dir=cut").error
+    monkeypatch.setattr(History, "on_train_epoch_start", start)
+    cut = tmp_path / "cut"
+    assert not (cut / "metrics.json").exists()
+    before = (cut / "checkpoints" / "last.ckpt").read_bytes()
+
+    assert "add resume=true" in train(*recipe, "hydra.run.dir=cut").error
+    assert (
+        "optimizer.lr was 0.001, is 0.01"
+        in train(*recipe, "hydra.run.dir=cut", "resume=true", "optimizer.lr=0.01").error
+    )
+    assert (cut / "checkpoints" / "last.ckpt").read_bytes() == before
+
+    assert train(*recipe, "hydra.run.dir=cut", "resume=true").code == 0
+    assert metrics(cut) == metrics(tmp_path / "whole")
+    for name in ("best", "last"):
+        first, second = (weights(tmp_path / folder / "checkpoints" / f"{name}.ckpt") for folder in ("whole", "cut"))
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    with (cut / "metrics.csv").open() as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
+
+    (cut / "metrics.json").unlink()  # as if killed after the last epoch
+    assert train(*recipe, "hydra.run.dir=cut", "resume=true").code == 0
+    assert metrics(cut) == metrics(tmp_path / "whole")
+
+    finished = (cut / "metrics.json").read_bytes()
+    again = train(*recipe, "hydra.run.dir=cut", "resume=true")
+    assert again.code == 0
+    assert "best.ckpt" in again.out
+    assert (cut / "metrics.json").read_bytes() == finished
+
+
+def test_resume_starts_a_folder_without_a_checkpoint_and_lengthens_a_finished_run(train, tmp_path):
+    assert train(*SMALL, "hydra.run.dir=run", "resume=true").code == 0
+    assert train(*SMALL, "hydra.run.dir=run", "resume=true", "trainer.max_epochs=3").code == 0
+    assert train(*SMALL, "hydra.run.dir=whole", "trainer.max_epochs=3").code == 0
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+
+
+def test_a_sweep_runs_its_jobs_into_folders_of_their_own(train, tmp_path):
+    result = train(
+        *("-m", "data=noisy_digits", "model=mlp,cnn", "data.variation=basic,rot,back-rand", "hydra.sweep.dir=sweep")
+    )
+    assert result.code == 0, result.err
+    configs = [OmegaConf.load(tmp_path / "sweep" / str(i) / "config.yaml") for i in range(6)]
+    assert all((tmp_path / "sweep" / str(i) / "metrics.json").exists() for i in range(6))
+    chosen = {(config.model._target_.rpartition(".")[2], config.data.variation) for config in configs}
+    assert chosen == {(model, variation) for model in ("MLP", "CNN") for variation in ("basic", "rot", "back-rand")}
+
+
+def test_runs_started_in_the_same_second_get_folders_of_their_own(tiny_data, tmp_path):
+    options = [*SMALL, "trainer.accelerator=cpu", "trainer.max_epochs=1", f"data_dir={tiny_data}", "evaluate_on=[val]"]
+    command = [sys.executable, str(PROJECT / "train.py"), *options]
+    started = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(3)]
+    assert [process.wait() for process in started] == [0, 0, 0]
+    folders = list((tmp_path / "outputs" / "mnist-mlp").iterdir())
+    assert len(folders) == 3
+    assert all((folder / "metrics.json").exists() for folder in folders)
+
+
+def test_early_stopping(train, tmp_path):
+    result = train(
+        *(*SMALL, "callbacks=early_stopping", "callbacks.early_stopping.patience=1"),
+        *("optimizer.lr=0", "trainer.max_epochs=9", "hydra.run.dir=run"),
+    )
+    assert result.code == 0, result.err
+    assert metrics(tmp_path / "run")["epochs"] == 2
+
+
+def test_fewer_splits_and_another_objective(train, tmp_path):
+    result = train(*SMALL, "evaluate_on=[val]", "objective=val/loss", "trainer.max_epochs=2", "hydra.run.dir=run")
+    assert result.code == 0, result.err
+    assert not [name for name in metrics(tmp_path / "run") if name.startswith("test/")]
+
+
+def test_fit_never_touches_the_test_part(train, monkeypatch):
+    from imgclf.data.torchvision_sets import TorchvisionImages
+
+    load = TorchvisionImages.load
+
+    def guarded(self, split):
+        assert split == "train"
+        return load(self, split)
+
+    monkeypatch.setattr(TorchvisionImages, "load", guarded)
+    assert train(*SMALL, "evaluate_on=[train,val]", "hydra.run.dir=run").code == 0
+
+
+# Bad input: one clear line, exit code 1, nothing written over ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["trainer.accelerator=gpu"], ["accelerator=gpu", "no such GPU", "accelerator=cpu"]),
+        (["trainer.accelerator=tpu"], ["accelerator=tpu", "auto, cpu or gpu"]),
+        (["data.variation=back-imag"], ["data.variation=back-imag", "back-image", "rot-back-squared"]),
+        (["data=cifar"], ["data/cifar", "noisy_mnist", "fashion_mnist"]),
+        (["model=vgg"], ["model/vgg", "cnn", "mlp", "resnet"]),
+        (["objective=val/acuracy"], ["objective=val/acuracy", "val/accuracy", "val/kappa"]),
+        (["objective=test/accuracy"], ["objective=test/accuracy", "val/accuracy"]),
+        (["data.batchsize=4"], ["data.batchsize", "did you mean data.batch_size", "val_fraction"]),
+        (["optimiser=sgd"], ["optimiser", "did you mean optimizer"]),
+        (["data.batch_size=0"], ["data.batch_size=0", "from 1 up"]),
+        (["data.batch_size=5000"], ["data.batch_size=5000", "1293 training images"]),
+        (["data.batch_size=many"], ["data.batch_size=many", "whole number"]),
+        (["data.val_fraction=0"], ["data.val_fraction=0", "between 0 and 1"]),
+        (["data.val_fraction=1.5"], ["data.val_fraction=1.5", "between 0 and 1"]),
+        (["optimizer.lr=-1"], ["optimizer.lr=-1", "0 or more"]),
+        (["optimizer.lr=nan"], ["optimizer.lr=nan", "0 or more"]),
+        (["model.dropout=1"], ["model.dropout=1"]),
+        (["trainer.max_epochs=0"], ["trainer.max_epochs=0", "from 1 up"]),
+        (["evaluate_on=[tset]"], ["evaluate_on=['tset']", "train, val, test"]),
+        (["optimizer.lr=1e30", "optimizer=sgd"], ["became", "step", "optimizer.lr"]),
+        (["model.channels=[8,8,8,8,8]"], ["model.channels", "too many blocks"]),
+        (["model._target_=os.system"], ["os.system", "whitelist"]),
+        (["trainer.max_epochs=3", "trainer.precision=17"], ["17", "16-mixed"]),
+        (["data.variation=[rot"], ["[rot"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
+)
+def test_bad_input(arguments, parts, train, tmp_path):
+    line = train(*arguments, "hydra.run.dir=run").error
+    for part in parts:
+        assert part in line
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
+
+
+def test_an_option_refused_at_once_leaves_no_folder(train, tmp_path):
+    assert "objective" in train("objective=no", "hydra.run.dir=run").error
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_missing_and_cannot_be_downloaded(script, tmp_path, monkeypatch):
+    import torchvision.datasets
+
+    def offline(self):
+        raise RuntimeError("Error downloading\nTried x, got:\n<urlopen error [Errno -2] Name or service not known>")
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", offline)
+    line = script("train.py", "data=mnist", "data_dir=nowhere", "trainer.accelerator=cpu").error
+    for part in ("Name or service not known", "train-images-idx3-ubyte", "nowhere/MNIST/raw", "data=noisy_digits"):
+        assert part in line
+
+
+def test_a_damaged_file_is_named(train, tiny_data, tmp_path):
+    import shutil
+
+    shutil.copytree(tiny_data / "MNIST", tmp_path / "copy" / "MNIST")
+    file = tmp_path / "copy" / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert f"{file}: damaged" in train("data=mnist", "data.batch_size=50", f"data_dir={tmp_path / 'copy'}").error
+
+
+def test_a_loss_that_becomes_nan_keeps_the_last_good_checkpoint(train, tmp_path, monkeypatch):
+    from imgclf.models.classifier import Classifier
+
+    forward = Classifier.forward
+
+    def poisoned(self, images):
+        bad = self.training and self.trainer.global_step == 6  # four steps an epoch
+        return forward(self, images) * (float("nan") if bad else 1)
+
+    monkeypatch.setattr(Classifier, "forward", poisoned)
+    line = train(*SMALL, "trainer.max_epochs=4", "hydra.run.dir=run").error
+    assert "loss became nan at step 7 (epoch 2)" in line
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == 0
+    assert all(torch.isfinite(value).all() for value in checkpoint["state_dict"].values())
+
+
+def test_two_runs_cannot_share_a_folder(train, tmp_path):
+    from imgclf.run_folder import RunFolder
+
+    with RunFolder(tmp_path / "run"):
+        assert "in use by another run" in train(*SMALL, "hydra.run.dir=run", "resume=true").error
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_as_a_process_one_line_or_with_hydra_full_error_a_traceback(full, tmp_path):
+    import os
+
+    environment = {**os.environ, "HYDRA_FULL_ERROR": "1" if full else "0"}
+    command = [sys.executable, str(PROJECT / "train.py"), "data.variation=no", "trainer.accelerator=cpu"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert ("Traceback" in done.stderr) == full
+    if not full:
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("error: data.variation=no: choose one of basic")
