@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> float:
 
     config = OmegaConf.to_container(cfg, resolve=True)
     mode = training.check(config)
-    precision = choose_precision(cfg.trainer.precision, choose_device(cfg.trainer.accelerator))
+    precision = choose_precision(cfg.trainer.precision, choose_device(cfg.trainer.accelerator, "trainer.accelerator"))
     with RunFolder(HydraConfig.get().runtime.output_dir, cfg.resume, "train.log") as folder:
         if folder.finished(config):
             training.report(folder, folder.metrics(), HydraConfig.get().overrides.task)

@@ -6,14 +6,14 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
-def choose_device(accelerator: str) -> torch.device:
-    """The device for "auto", "cpu" or "gpu" ("cuda" and "mps" name a kind of GPU).
+def choose_device(accelerator: str, option: str = "accelerator") -> torch.device:
+    """The device for "auto", "cpu" or "gpu" ("cuda" and "mps" name a kind of GPU); ``option`` is its name in errors.
 
     Raises:
         ValueError: another name, or a GPU asked for where PyTorch sees none.
     """
     if accelerator not in ACCELERATORS:
-        raise ValueError(f"accelerator={accelerator}: choose auto, cpu or gpu")
+        raise ValueError(f"{option}={accelerator}: choose auto, cpu or gpu")
     available = {"cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()}
     wanted = [accelerator] if accelerator in available else available
     found = next((name for name in wanted if available[name]), None)
@@ -21,7 +21,7 @@ def choose_device(accelerator: str) -> torch.device:
         return torch.device(found)
     if accelerator in ("auto", "cpu"):
         return torch.device("cpu")
-    raise ValueError(f"accelerator={accelerator}: PyTorch sees no such GPU here; use accelerator=cpu (or auto)")
+    raise ValueError(f"{option}={accelerator}: PyTorch sees no such GPU here; use {option}=cpu (or auto)")
 
 
 def choose_precision(precision: str | int, device: torch.device) -> str | int:

@@ -31,7 +31,7 @@ def test_against_scikit_learn(classes, chunks, used):
         "val/f1": f1_score(labels, predicted, **options),
         "val/kappa": cohen_kappa_score(labels, predicted),
     }
-    assert list(values)[0] == "val/loss"
+    assert next(iter(values)) == "val/loss"
     assert set(values) == {f"val/{name}" for name in METRICS} == set(expected)
     for name, value in expected.items():
         assert values[name] == pytest.approx(value, rel=1e-5), name

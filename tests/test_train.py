@@ -231,7 +231,7 @@ def test_fit_never_touches_the_test_part(train, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["trainer.accelerator=gpu"], ["accelerator=gpu", "no such GPU", "accelerator=cpu"]),
+        (["trainer.accelerator=gpu"], ["no such GPU", "use trainer.accelerator=cpu"]),
         (["trainer.accelerator=tpu"], ["accelerator=tpu", "auto, cpu or gpu"]),
         (["data.variation=back-imag"], ["data.variation=back-imag", "back-image", "rot-back-squared"]),
         (["data=cifar"], ["data/cifar", "noisy_mnist", "fashion_mnist"]),

@@ -62,12 +62,11 @@ class TorchvisionImages(ImageDataModule):
         return [folder / f"{stem}-images-idx3-ubyte", folder / f"{stem}-{labels}"]
 
     def prepare_data(self) -> None:
-        for split in ("train", "test"):
-            missing = [file for file in self.files(split) if not file.exists()]
-            if not missing:
-                continue
+        missing = [file for split in ("train", "test") for file in self.files(split) if not file.exists()]
+        if missing:
             try:
-                self._open(split, download=True)
+                self._open("train", download=True)
+                self._open("test", download=True)
             except (OSError, RuntimeError) as error:
                 cause = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
                 raise FileNotFoundError(
@@ -121,6 +120,6 @@ class TorchvisionImages(ImageDataModule):
                     break
         reason = " ".join(str(error).split()) or "wrong magic number or size"
         return (
-            f"{', '.join(map(str, files))}: damaged or not an idx file ({reason}); delete it and run again to fetch it, "
-            "or copy a good one there"
+            f"{', '.join(map(str, files))}: damaged or not an idx file ({reason}); delete it and run again to "
+            "fetch it, or copy a good one there"
         )

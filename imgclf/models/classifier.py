@@ -166,5 +166,5 @@ class Classifier(pl.LightningModule):
     def _diverged(self, value: float, step: int, name: str) -> FloatingPointError:
         return FloatingPointError(
             f"{name} became {value} at step {step} (epoch {self.current_epoch + 1}): training stopped. Lower "
-            f"optimizer.lr (now {self._rate():g}) or set trainer.gradient_clip_val=1; checkpoints of earlier epochs are kept"
+            f"optimizer.lr (now {self._rate():g}) or set trainer.gradient_clip_val=1; earlier checkpoints are kept"
         )

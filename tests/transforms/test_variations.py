@@ -156,7 +156,7 @@ def test_paper_has_the_lines_its_name_says():
 
 
 def test_unknown_names_are_refused_with_the_list():
-    with pytest.raises(ValueError, match="back-imag.*rot-back-squared"):
+    with pytest.raises(ValueError, match=r"back-imag.*rot-back-squared"):
         Variation("back-imag")
     with pytest.raises(ValueError, match="photographs"):
         Variation("back-image")
