@@ -57,11 +57,10 @@ def main(cfg: DictConfig) -> float:
             seed=cfg.seed,
         )
         history = History(lambda rows: folder.write_csv("metrics.csv", list(rows[0]), [list(r.values()) for r in rows]))
-        hidden = [f"enable_{name}" for name in cfg.callbacks if not cfg.trainer.get(f"enable_{name}", True)]
         callbacks = [
             instantiate(options, **training.supplied(options, folder, mode))
             for name, options in cfg.callbacks.items()
-            if options and f"enable_{name}" not in hidden
+            if options and cfg.trainer.get(f"enable_{name}", True)
         ]
         trainer = instantiate(
             cfg.trainer,

@@ -5,6 +5,7 @@ import inspect
 import os
 import pkgutil
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +43,17 @@ def config_of(thing: Any) -> dict[str, Any]:
 
 
 def describe(classifier: Any, data: Any = None) -> dict[str, Any]:
-    """What a checkpoint of ``classifier`` says of itself, in plain types: everything needed to use it elsewhere."""
-    import lightning
-    import torchvision
+    """What a checkpoint of ``classifier`` says of itself, in plain types: everything needed to use it elsewhere.
 
-    from imgclf import __version__
+    ``data`` is left out unless it is one of imgclf's data modules.
+    """
+    from imgclf.data.base import ImageDataModule
 
-    versions = {"imgclf": __version__, "torch": torch.__version__, "torchvision": torchvision.__version__}
     return {
         "network": config_of(classifier.network),
         "class_names": list(classifier.class_names),
-        "data": config_of(data) if data is not None else None,
-        "versions": {**{name: str(value) for name, value in versions.items()}, "lightning": lightning.__version__},
+        "data": config_of(data) if isinstance(data, ImageDataModule) else None,
+        "versions": {name: version(name) for name in ("imgclf", "torch", "lightning")},
     }
 
 

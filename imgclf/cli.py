@@ -51,6 +51,7 @@ def run(main: Callable[[], object]) -> None:
         if _failures:
             raise _failures.pop()
     except KeyboardInterrupt:
+        print("interrupted; resume=true continues from the last whole epoch", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if full:

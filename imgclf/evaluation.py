@@ -11,7 +11,8 @@ from rich.table import Table
 from torch import Tensor
 
 from imgclf import figures
-from imgclf.data.base import SPLITS, ImageDataModule, Images
+from imgclf.data.base import SPLITS, ImageDataModule
+from imgclf.data.images import Images
 from imgclf.metrics import StageMetrics
 from imgclf.predict import Predictor, find_images
 from imgclf.run_folder import RunFolder

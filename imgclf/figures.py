@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter
 from PIL import Image
 from torch import Tensor
 
-from imgclf.data.base import Images
+from imgclf.data.images import Images
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6db3", "#e0762f", "#3f9152", "#c0392b", "#666666"
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}

@@ -90,9 +90,10 @@ def train(
     _sample_figure(folder, data, trainer)
     resumed = folder.last if folder.last.exists() else None
     log.info("%s %s", "continuing" if resumed else "run folder", folder.path)
-    trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
+    except SystemExit as stop:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from stop
 
     best = read(folder.best)
     predictor = load(folder.best, trainer.strategy.root_device)

@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from imgclf import figures
-from imgclf.data.base import Images
+from imgclf.data.images import Images
 from imgclf.evaluation import Evaluation
 
 

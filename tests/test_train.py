@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from imgclf.callbacks import History
 from imgclf.metrics import METRICS
-from tests.conftest import PROJECT, options
+from tests.conftest import PROJECT, REAL_DATA, needs_real_data, options
 
 TIMES = ("train/seconds", "train/images_per_second")
 SMALL = ("data=mnist", "data.batch_size=50", "model=mlp", "model.hidden=[16]")
@@ -150,20 +150,21 @@ def test_a_run_stopped_after_two_of_four_epochs_resumes_to_the_same_end(schedule
     )
     assert (cut / "checkpoints" / "last.ckpt").read_bytes() == before
 
-    assert train(*recipe, "hydra.run.dir=cut", "resume=true").code == 0
+    cut = cut.rename(tmp_path / "moved")
+    assert train(*recipe, "hydra.run.dir=moved", "resume=true").code == 0
     assert metrics(cut) == metrics(tmp_path / "whole")
     for name in ("best", "last"):
-        first, second = (weights(tmp_path / folder / "checkpoints" / f"{name}.ckpt") for folder in ("whole", "cut"))
+        first, second = (weights(tmp_path / folder / "checkpoints" / f"{name}.ckpt") for folder in ("whole", "moved"))
         assert all(torch.equal(first[key], second[key]) for key in first)
     with (cut / "metrics.csv").open() as file:
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
 
     (cut / "metrics.json").unlink()  # as if killed after the last epoch
-    assert train(*recipe, "hydra.run.dir=cut", "resume=true").code == 0
+    assert train(*recipe, "hydra.run.dir=moved", "resume=true").code == 0
     assert metrics(cut) == metrics(tmp_path / "whole")
 
     finished = (cut / "metrics.json").read_bytes()
-    again = train(*recipe, "hydra.run.dir=cut", "resume=true")
+    again = train(*recipe, "hydra.run.dir=moved", "resume=true")
     assert again.code == 0
     assert "best.ckpt" in again.out
     assert (cut / "metrics.json").read_bytes() == finished
@@ -327,3 +328,13 @@ def test_as_a_process_one_line_or_with_hydra_full_error_a_traceback(full, tmp_pa
     if not full:
         assert len(done.stderr.splitlines()) == 1
         assert done.stderr.startswith("error: data.variation=no: choose one of basic")
+
+
+@needs_real_data
+def test_the_real_mnist_in_one_epoch(script, tmp_path):
+    result = script(
+        *("train.py", f"data_dir={REAL_DATA}", "data=mnist", "model=mlp", "trainer.max_epochs=1", "hydra.run.dir=run"),
+        *("trainer.accelerator=cpu", "evaluate_on=[val,test]"),
+    )
+    assert result.code == 0, result.err
+    assert metrics(tmp_path / "run")["test/accuracy"] > 0.93

@@ -1,64 +1,19 @@
-"""What every data module shares: uint8 images in memory, fixed splits, batches as one indexing operation."""
+"""What every data module shares: fixed splits, batches as one indexing operation, transforms on the device."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from imgclf import seed as seeding
+from imgclf.data.images import Batches, Images
 from imgclf.transforms.augmentation import Augmentation
 
 SPLITS = ("train", "val", "test")
 STATISTICS_FROM = 8192  # images; enough to fix mean and deviation to three digits
-
-
-class Images(Dataset):
-    """Labelled images; indexing with a tensor of rows gives a whole batch in one operation.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        labels: int64 (N,), class indices from 0.
-        rows: int64 (M,), the rows that belong to this split; all by default.
-    """
-
-    def __init__(self, images: Tensor, labels: Tensor, rows: Tensor | None = None) -> None:
-        self.images, self.labels = images, labels
-        self.rows = torch.arange(len(labels)) if rows is None else rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: Tensor | slice | int) -> tuple[Tensor, Tensor]:
-        rows = self.rows[index]
-        return self.images[rows], self.labels[rows]
-
-    @property
-    def targets(self) -> Tensor:
-        """int64 (M,): the labels of this split."""
-        return self.labels[self.rows]
-
-
-class Batches(Sampler[Tensor]):
-    """Yields the row numbers of one batch after another, in order, or shuffled by (seed, epoch) alone.
-
-    ``epoch`` is asked when an epoch starts, so that a resumed run draws what an undisturbed one would have drawn.
-    """
-
-    def __init__(self, size: int, batch_size: int, seed: int = 0, epoch: Callable[[], int] | None = None) -> None:
-        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, epoch
-
-    def __len__(self) -> int:
-        return -(-self.size // self.batch_size)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if self.epoch is None:
-            order = torch.arange(self.size)
-        else:
-            order = torch.randperm(self.size, generator=seeding.generator(self.seed, self.epoch()))
-        yield from order.split(self.batch_size)
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -225,17 +180,3 @@ class ImageDataModule(pl.LightningDataModule):
         halves = tuple(Images(images, labels, torch.from_numpy(rows)) for rows in (train, val))
         self._splits["train"], self._splits["val"] = halves
         return halves
-
-
-def fit_in_box(images: Tensor, box: int = 20, canvas: int = 28) -> Tensor:
-    """Small digits as MNIST has them: scaled to a centred ``box`` on a black ``canvas``, bicubically.
-
-    Args:
-        images: uint8 (N, C, H, W).
-
-    Returns:
-        uint8 (N, C, canvas, canvas).
-    """
-    scaled = torch.nn.functional.interpolate(images.float(), (box, box), mode="bicubic").round().clamp(0, 255)
-    margin = (canvas - box) // 2
-    return torch.nn.functional.pad(scaled.to(torch.uint8), (margin, canvas - box - margin) * 2)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from imgclf.data.base import ImageDataModule, fit_in_box
+from imgclf.data.base import ImageDataModule
+from imgclf.data.images import fit_in_box
 
 TEST_FRACTION = 0.2
 

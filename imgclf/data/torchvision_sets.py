@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imgclf.data.base import ImageDataModule, fit_in_box
+from imgclf.data.base import ImageDataModule
+from imgclf.data.images import fit_in_box
 
 SETS = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST", "USPS")
 

@@ -132,7 +132,7 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["imgclf"] = describe(self, getattr(self.trainer, "datamodule", None))
+        checkpoint["imgclf"] = describe(self, self.trainer.datamodule)
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> None:
         images, labels = batch

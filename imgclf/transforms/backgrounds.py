@@ -57,7 +57,7 @@ class Backgrounds:
         if self._tensors["pixels"].device != generator.device:
             self._tensors = {name: tensor.to(generator.device) for name, tensor in self._tensors.items()}
         t = self._tensors
-        draw = torch.rand(2, count, generator=generator, device=generator.device, dtype=torch.float64)
+        draw = torch.rand(2, count, generator=generator, device=generator.device)
         photo = (draw[0] * len(t["counts"])).long()
         place = t["places"][t["starts"][photo] + (draw[1] * t["counts"][photo]).long()].long()
         index = place[:, None] + t["pattern"]

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from imgclf import seed as seeding
-from imgclf.data.base import Batches, ImageDataModule, Images, fit_in_box
+from imgclf.data.base import ImageDataModule
 from imgclf.data.digits import Digits
+from imgclf.data.images import Batches, Images, fit_in_box
 
 
 class Counted(ImageDataModule):

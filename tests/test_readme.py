@@ -1,0 +1,60 @@
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import PROJECT, tiny_images
+
+README = (PROJECT / "README.md").read_text()
+
+
+def section(title: str) -> str:
+    return README.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("title", ["Add a data set", "Add a network"])
+def test_following_the_readme_literally(title, tmp_path):
+    for name in ("conf", "imgclf", "train.py", "evaluate.py"):
+        source = PROJECT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, tmp_path / name)
+    blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", section(title), re.DOTALL)
+    assert [name.split("/")[0] for name, _ in blocks] == ["imgclf", "conf"]
+    for name, text in blocks:
+        assert not (tmp_path / name).exists()
+        (tmp_path / name).write_text(text)
+    images, labels = tiny_images(100, 2)
+    np.savez(tmp_path / "pictures.npz", x_train=images, y_train=labels, x_test=images[:40], y_test=labels[:40])
+
+    (command,) = re.findall(r"^    (python train\.py.*)$", section(title), re.MULTILINE)
+    for words in (
+        [*shlex.split(command), "hydra.run.dir=run", "trainer.max_epochs=3", "trainer.accelerator=cpu"],
+        ["python", "evaluate.py", "ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=again", "accelerator=cpu"],
+    ):
+        done = subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    first, again = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "again"))
+    assert first["test/accuracy"] == again["test/accuracy"]
+    assert first["test/accuracy"] > (0.9 if "data" in title else 0.2)
+
+
+def test_both_recipes_together_take_under_40_lines():
+    code = [text for title in ("Add a data set", "Add a network") for _, text in _blocks(title)]
+    assert sum(len(text.strip().splitlines()) for text in code) < 40
+
+
+def test_the_readme_is_under_200_lines_and_names_the_test_command():
+    assert len(README.splitlines()) < 200
+    assert "pip install -e '.[dev]' && pytest" in README
+    script = (PROJECT / ".ci" / "run").read_text()
+    assert "pip install --quiet -e '.[dev]'" in script
+    assert script.rstrip().endswith("pytest")
+
+
+def _blocks(title: str) -> list[tuple[str, str]]:
+    return re.findall(r"```(python|yaml)\n(.*?)```", section(title), re.DOTALL)
