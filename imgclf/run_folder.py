@@ -20,8 +20,13 @@ from rich.logging import RichHandler
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 PACKAGES = ("imgclf", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn",
             "scikit-image", "pillow")  # fmt: skip
-# What may differ when a run is continued: where and how fast it runs, and what is done with it afterwards.
-MAY_CHANGE = {"resume", "data_dir", "evaluate_on", "name", "logger", "callbacks", "trainer"}
+LOCK = ".lock"
+# What may differ when a run is continued, by prefix: where and how fast it runs, and what is done with it afterwards.
+MAY_CHANGE = (
+    *("resume.", "name.", "evaluate_on.", "logger.", "callbacks.", "data_dir.", "data.data_dir.", "data.num_workers."),
+    *("trainer.accelerator.", "trainer.devices.", "trainer.max_epochs.", "trainer.log_every_n_steps."),
+    *("trainer.enable_", "trainer.profiler."),
+)
 
 
 class RunFolder:
@@ -40,22 +45,21 @@ class RunFolder:
         self.path = Path(path)
         self.best, self.last = self.path / "checkpoints" / "best.ckpt", self.path / "checkpoints" / "last.ckpt"
         self.metrics_file = self.path / "metrics.json"
-        if not resume and self.path.exists() and any(self.path.iterdir()):
-            hint = (
-                "choose another hydra.run.dir"
-                if resume is None
-                else "add resume=true to continue it, or choose another"
-            )
-            raise FileExistsError(f"{self.path} exists and is not empty; {hint}")
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = filelock.FileLock(self.path / ".lock")
-        self._log = log
+        self._resume, self._log = resume, log
+        self._lock = filelock.FileLock(self.path / LOCK)
 
     def __enter__(self) -> "RunFolder":
+        self._refuse_if_used()
+        self.path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise FileExistsError(f"{self.path} is in use by another run; choose another hydra.run.dir") from None
+        try:
+            self._refuse_if_used()  # another run may have come and gone since
+        except FileExistsError:
+            self._lock.release()
+            raise
         self._start_logging()
         return self
 
@@ -67,8 +71,19 @@ class RunFolder:
             root.removeHandler(handler)
             handler.close()
         self._lock.release()
-        if not any(file.name != ".lock" for file in self.path.iterdir()):
-            (self.path / ".lock").unlink(missing_ok=True)
+        if self._empty():
+            (self.path / LOCK).unlink(missing_ok=True)
+
+    def _empty(self) -> bool:
+        return not self.path.exists() or all(file.name == LOCK for file in self.path.iterdir())
+
+    def _refuse_if_used(self) -> None:
+        if self._resume or self._empty():
+            return
+        hint = "choose another hydra.run.dir"
+        if self._resume is False:
+            hint = f"add resume=true to continue it, or {hint}"
+        raise FileExistsError(f"{self.path} exists and is not empty; {hint}")
 
     def metrics(self) -> dict[str, float]:
         """metrics.json of a finished run."""
@@ -91,7 +106,7 @@ class RunFolder:
         if not (saved_file.exists() and self.last.exists()):
             return
         saved, now = _flat(OmegaConf.to_container(OmegaConf.load(saved_file))), _flat(config)
-        keys = sorted(key for key in saved.keys() | now.keys() if key.split(".")[0] not in MAY_CHANGE)
+        keys = sorted(key for key in saved.keys() | now.keys() if not f"{key}.".startswith(MAY_CHANGE))
         changed = [f"{key} was {saved.get(key)}, is {now.get(key)}" for key in keys if saved.get(key) != now.get(key)]
         length = "trainer.max_epochs"
         if saved.get(length) != now.get(length) and now.get("scheduler.factory._target_"):
