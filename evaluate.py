@@ -4,7 +4,7 @@ import sys
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from imgclf import cli
 
@@ -23,15 +23,22 @@ def main(cfg: DictConfig) -> float | None:
     if not cfg.ckpt:
         raise ValueError("ckpt=PATH is missing: name a checkpoint, such as ckpt=outputs/.../checkpoints/best.ckpt")
     evaluation.check_split(cfg.split)
-    predictor = load(cfg.ckpt, choose_device(cfg.accelerator))
+    device = choose_device(cfg.accelerator)
+    predictor = load(cfg.ckpt, device)
     with RunFolder(HydraConfig.get().runtime.output_dir, log="evaluate.log") as folder:
         if cfg.images:
             evaluation.predict_files(folder, predictor, cfg.images)
+            folder.describe(OmegaConf.to_container(cfg, resolve=True), str(device))
             return None
-        if not cfg.data:
+        if "_target_" not in cfg.data:
             raise ValueError(f"ckpt={cfg.ckpt} does not say what data it was trained on: name some, such as data=mnist")
+        if cfg.split != "test" and HydraConfig.get().runtime.choices.data != "checkpoint":
+            raise ValueError(
+                f"split={cfg.split} of other data may hold images the checkpoint was trained on: leave data= out"
+            )
         data = instantiate(cfg.data, _convert_="all")
         data.prepare_data()
+        folder.describe(OmegaConf.to_container(cfg, resolve=True), str(device))
         metrics = evaluation.report(folder, evaluation.evaluate(predictor, data, cfg.split), predictor.class_names)
         return metrics[f"{cfg.split}/accuracy"]
 
@@ -41,7 +48,12 @@ def offer_checkpoint_data() -> None:
     from imgclf.checkpoint import data_config
 
     path = next((word.partition("=")[2] for word in reversed(sys.argv[1:]) if word.startswith("ckpt=")), "")
-    config = data_config(path.strip("'\"")) if path else {}
+    try:
+        config = data_config(path.strip("'\"")) if path else {}
+    except (ValueError, OSError):
+        if not any(word.startswith(("data=", "images=")) for word in sys.argv[1:]):
+            raise
+        config = {}  # not needed; if the checkpoint itself is at fault, loading it says so
     ConfigStore.instance().store(group="data", name="checkpoint", node=config, replace=True)
 
 

@@ -1,5 +1,7 @@
 """Trains a classifier: python train.py [data=... model=... option=value ...]; see README.md and --help."""
 
+from itertools import chain
+
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,10 +36,10 @@ def main(cfg: DictConfig) -> float:
     mode = training.check(config)
     precision = choose_precision(cfg.trainer.precision, choose_device(cfg.trainer.accelerator, "trainer.accelerator"))
     with RunFolder(HydraConfig.get().runtime.output_dir, cfg.resume, "train.log") as folder:
+        folder.check_same(config)
         if folder.finished(config):
             training.report(folder, folder.metrics(), HydraConfig.get().overrides.task)
             return folder.metrics()[cfg.objective]
-        folder.check_same(config)
         pl.seed_everything(cfg.seed, verbose=False)
         data = instantiate(cfg.data, augmentation=instantiate(cfg.augmentation), _convert_="all")
         data.prepare_data()
@@ -49,14 +51,14 @@ def main(cfg: DictConfig) -> float:
             network,
             data.class_names,
             *data.statistics(),
-            optimizer=instantiate(cfg.optimizer),
+            optimizer=instantiate(cfg.optimizer, **training.unfused(config)),
             scheduler=instantiate(cfg.scheduler.factory),
             scheduler_interval=cfg.scheduler.interval,
             scheduler_monitor=cfg.scheduler.monitor,
             label_smoothing=label_smoothing,
             seed=cfg.seed,
         )
-        history = History(lambda rows: folder.write_csv("metrics.csv", list(rows[0]), [list(r.values()) for r in rows]))
+        history = History(lambda rows: folder.write_csv("metrics.csv", list(dict.fromkeys(chain(*rows))), rows))
         callbacks = [
             instantiate(options, **training.supplied(options, folder, mode))
             for name, options in cfg.callbacks.items()

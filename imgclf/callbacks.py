@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,13 @@ class Checkpoints(ModelCheckpoint):
         paths = {name: here(state[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
         best = {here(path): score for path, score in state["best_k_models"].items()}
         super().load_state_dict({**state, **paths, "best_k_models": best, "dirpath": self.dirpath})
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, which forgets in a resumed run that it had stopped already."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = self.wait_count >= self.patience
 
 
 class History(pl.Callback):

@@ -9,10 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from imgclf import __version__
 
 KEY = "imgclf"  # where a checkpoint describes itself, beside Lightning's own keys
 
@@ -53,7 +56,7 @@ def describe(classifier: Any, data: Any = None) -> dict[str, Any]:
         "network": config_of(classifier.network),
         "class_names": list(classifier.class_names),
         "data": config_of(data) if isinstance(data, ImageDataModule) else None,
-        "versions": {name: version(name) for name in ("imgclf", "torch", "lightning")},
+        "versions": {"imgclf": __version__, **{name: version(name) for name in ("torch", "lightning")}},
     }
 
 
@@ -74,7 +77,8 @@ def read(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch raises anything from EOFError to UnpicklingError
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"ckpt={path}: refused, it is damaged or holds more than tensors ({reason})") from error
-    if not isinstance(checkpoint, dict) or not {KEY, "state_dict"} <= checkpoint.keys():
+    ours = isinstance(checkpoint, dict) and {KEY, "state_dict"} <= checkpoint.keys()
+    if not (ours and isinstance(checkpoint[KEY], dict)):
         raise ValueError(f"ckpt={path}: not a checkpoint of imgclf (train one with python train.py)")
     return checkpoint
 
@@ -98,6 +102,7 @@ def load(path: str | Path, device: str | torch.device = "cpu"):
     checkpoint = read(path)
     card = checkpoint[KEY]
     try:
+        _refuse_surprises(card["network"], path)
         network = instantiate(card["network"], _convert_="all", _execution_whitelist_=networks())
         weights = checkpoint["state_dict"]
         classifier = Classifier(network, card["class_names"], weights["mean"].flatten(), weights["std"].flatten())
@@ -108,7 +113,7 @@ def load(path: str | Path, device: str | torch.device = "cpu"):
     except (KeyError, TypeError, RuntimeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"ckpt={path}: its description and its weights do not fit together ({reason})") from error
-    return Predictor(classifier.to(device), shape, card)
+    return Predictor(classifier.to(device), shape)
 
 
 def data_config(path: str | Path) -> dict[str, Any]:
@@ -118,11 +123,10 @@ def data_config(path: str | Path) -> dict[str, Any]:
         FileNotFoundError, ValueError: as ``read`` does; and for data that are not one of imgclf's data modules.
     """
     config = read(path)[KEY].get("data") or {}
-    target = config.get("_target_") if isinstance(config, dict) else config
+    _refuse_surprises(config, path)
+    target = config.get("_target_")
     if config and target not in data_modules():
         raise ValueError(f"ckpt={path}: refused: it names {target} as its data")
-    if "${" in str(config):
-        raise ValueError(f"ckpt={path}: refused: its data configuration holds an interpolation")
     # Where the files are is this machine's business, not the checkpoint's.
     return {**config, "data_dir": "${data_dir}"} if "data_dir" in _arguments(target) else dict(config)
 
@@ -158,12 +162,34 @@ def _arguments(target: str | None) -> set[str]:
     return set(inspect.signature(getattr(importlib.import_module(module), name).__init__).parameters)
 
 
+def _refuse_surprises(config: Any, path: str | Path) -> None:
+    """Raises ValueError unless ``config`` is one class with plain arguments: nothing that Hydra acts on."""
+    if not isinstance(config, dict):
+        raise ValueError(f"ckpt={path}: refused: its configuration is no dictionary")
+    queue = [(name, value) for name, value in config.items() if name != "_target_"]
+    while queue:
+        name, value = queue.pop()
+        if name.startswith("_") or name == "defaults":
+            wanted = f" {value}" if name == "_target_" else ""
+            raise ValueError(f"ckpt={path}: refused: its configuration holds {name}{wanted}")
+        if isinstance(value, str) and "${" in value:
+            raise ValueError(f"ckpt={path}: refused: its configuration holds the interpolation {value}")
+        if isinstance(value, dict):
+            queue += [(str(key), item) for key, item in value.items()]
+        elif isinstance(value, list | tuple):
+            queue += [(name, item) for item in value]
+
+
 def _plain(value: Any) -> Any:
     """Containers to dict and list, leaving only what weights_only=True loads."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"{type(value).__name__} cannot be kept in a checkpoint: use numbers, strings and lists")

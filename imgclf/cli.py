@@ -50,8 +50,8 @@ def run(main: Callable[[], object]) -> None:
         main()
         if _failures:
             raise _failures.pop()
-    except KeyboardInterrupt:
-        print("interrupted; resume=true continues from the last whole epoch", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(": ".join(filter(None, ["interrupted", str(stop)])), file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if full:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from rich import get_console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -62,6 +63,12 @@ def evaluate(predictor: Predictor, data: ImageDataModule, split: str) -> Evaluat
         raise ValueError(
             f"the data has {len(names)} classes ({_some(names)}), the checkpoint {len(predictor.class_names)} "
             f"({_some(predictor.class_names)}): evaluate it on data of the same classes"
+        )
+    if names != predictor.class_names:
+        log.warning(
+            "the data's classes (%s) have other names than the checkpoint's (%s); they are compared by number",
+            _some(names),
+            _some(predictor.class_names),
         )
     images = data.evaluated(split)
     logits = torch.cat([predictor.logits(batch) for batch, _ in data.eval_dataloader(split)])
@@ -130,16 +137,17 @@ def predict_files(folder: RunFolder, predictor: Predictor, pattern: str) -> None
     rows = table([str(file) for file, _ in images], [""] * len(images), probabilities, predictor.class_names)
     folder.write_csv("predictions.csv", COLUMNS, rows)
     console = get_console()
-    for file, _, _, class_name, probability in rows[:20]:
-        console.print(f"{file}: {class_name} ({100 * float(probability):.1f}%)", highlight=False, soft_wrap=True)
+    for row in rows[:20]:
+        answer = f"{row['file']}: {row['class_name']} ({100 * float(row['probability']):.1f}%)"
+        console.print(escape(answer), highlight=False, soft_wrap=True)
     console.print(f"{len(rows)} predictions are in {folder.path / 'predictions.csv'}", highlight=False, soft_wrap=True)
 
 
-def table(files: list[str], labels: list[int | str], probabilities: Tensor, class_names: list[str]) -> list[list]:
+def table(files: list[str], labels: list[int | str], probabilities: Tensor, class_names: list[str]) -> list[dict]:
     """The rows of predictions.csv: an empty label where it is unknown."""
     best = probabilities.max(1)
     return [
-        [file, label, index, class_names[index], f"{probability:.6f}"]
+        dict(zip(COLUMNS, (file, label, index, class_names[index], f"{probability:.6f}"), strict=True))
         for file, label, index, probability in zip(
             files, labels, best.indices.tolist(), best.values.tolist(), strict=True
         )

@@ -30,14 +30,11 @@ class Predictor:
     Args:
         classifier: with its weights, on the device it shall run on.
         image_shape: channels, height, width of the images it was trained on.
-        card: what its checkpoint says of itself.
         batch_size: images a forward pass.
     """
 
-    def __init__(
-        self, classifier: Classifier, image_shape: tuple[int, int, int], card: dict[str, Any], batch_size: int = 1000
-    ) -> None:
-        self.classifier, self.image_shape, self.card, self.batch_size = classifier.eval(), image_shape, card, batch_size
+    def __init__(self, classifier: Classifier, image_shape: tuple[int, int, int], batch_size: int = 1000) -> None:
+        self.classifier, self.image_shape, self.batch_size = classifier.eval(), image_shape, batch_size
 
     @property
     def class_names(self) -> list[str]:
@@ -99,6 +96,8 @@ class Predictor:
         arrays = []
         for source in images:
             image = source if isinstance(source, Image.Image) else open_image(source)
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+                image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
             image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB").resize((width, height))
             arrays.append(torch.from_numpy(np.array(image)).view(height, width, channels).permute(2, 0, 1))
         if not arrays:

@@ -1,6 +1,8 @@
 """The folder a run leaves behind: claimed by one run only, every file written whole."""
 
+import contextlib
 import csv
+import io
 import json
 import logging
 import os
@@ -8,6 +10,7 @@ import platform
 import subprocess
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,8 +20,10 @@ from omegaconf import OmegaConf
 from rich import get_console
 from rich.logging import RichHandler
 
+from imgclf import __version__
+
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-PACKAGES = ("imgclf", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn",
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn",
             "scikit-image", "pillow")  # fmt: skip
 LOCK = ".lock"
 # What may differ when a run is continued, by prefix: where and how fast it runs, and what is done with it afterwards.
@@ -66,10 +71,9 @@ class RunFolder:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if error is not None:
             logging.getLogger(__name__).debug("stopped", exc_info=error)
-        root = logging.getLogger()
-        for handler in self._handlers:
-            root.removeHandler(handler)
-            handler.close()
+        self._logging.close()
+        if error is not None and {file.name for file in self.path.iterdir()} <= {LOCK, self._log}:
+            (self.path / self._log).unlink(missing_ok=True)  # refused at once: the folder stays free for the next try
         self._lock.release()
         if self._empty():
             (self.path / LOCK).unlink(missing_ok=True)
@@ -90,11 +94,12 @@ class RunFolder:
         return json.loads(self.metrics_file.read_text())
 
     def finished(self, config: dict[str, Any]) -> bool:
-        """Whether the run is complete and ``config`` asks for no more epochs than it asked for."""
+        """Whether the run is complete and ``config`` asks for no further epoch or split."""
         if not self.metrics_file.exists():
             return False
-        saved = OmegaConf.load(self.path / "config.yaml")
-        return config["trainer"]["max_epochs"] <= saved.trainer.max_epochs
+        saved, metrics = OmegaConf.load(self.path / "config.yaml"), self.metrics()
+        evaluated = all(f"{split}/loss" in metrics for split in config["evaluate_on"])
+        return evaluated and config["trainer"]["max_epochs"] <= saved.trainer.max_epochs
 
     def check_same(self, config: dict[str, Any]) -> None:
         """Refuses to continue a run under another configuration.
@@ -133,34 +138,38 @@ class RunFolder:
     def write_json(self, name: str, values: dict[str, Any]) -> Path:
         return self.write(name, json.dumps(values, indent=2) + "\n")
 
-    def write_csv(self, name: str, columns: list[str], rows: list[list[Any]]) -> Path:
-        import io
-
+    def write_csv(self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
         writer.writerows(rows)
         return self.write(name, text.getvalue())
 
     def _start_logging(self) -> None:
-        file = logging.FileHandler(self.path / self._log, delay=True)
+        file = logging.FileHandler(self.path / self._log, delay=True, encoding="utf-8")
         file.setFormatter(logging.Formatter(LOG_FORMAT))
         file.setLevel(logging.DEBUG)
         console = RichHandler(console=get_console(), show_time=False, show_level=False, show_path=False, markup=False)
         console.addFilter(lambda record: record.name.startswith("imgclf") and record.levelno >= logging.INFO)
-        self._handlers = [file, console]
-        root = logging.getLogger()
-        for handler in self._handlers:
+        self._logging = undo = contextlib.ExitStack()
+        root, ours = logging.getLogger(), logging.getLogger("imgclf")
+        for logger, level in ((root, logging.INFO), (ours, logging.DEBUG)):
+            undo.callback(logger.setLevel, logger.level)
+            logger.setLevel(level)
+        for handler in (file, console):
             root.addHandler(handler)
-        root.setLevel(logging.INFO)
-        logging.getLogger("imgclf").setLevel(logging.DEBUG)
+            undo.callback(handler.close)
+            undo.callback(root.removeHandler, handler)
         # Libraries' notes and warnings go to the log file, not between the user and the progress bar.
-        logging.captureWarnings(True)
+        undo.enter_context(warnings.catch_warnings())
         warnings.simplefilter("default")
+        logging.captureWarnings(True)
+        undo.callback(logging.captureWarnings, False)
         for name in [name for name in root.manager.loggerDict if name.split(".")[0].startswith("lightning")]:
             logger = logging.getLogger(name)
-            logger.handlers.clear()
-            logger.propagate = True
+            undo.callback(setattr, logger, "handlers", logger.handlers)
+            undo.callback(setattr, logger, "propagate", logger.propagate)
+            logger.handlers, logger.propagate = [], True
 
 
 def environment(seed: int | None, device: str) -> dict[str, Any]:
@@ -170,9 +179,9 @@ def environment(seed: int | None, device: str) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {"imgclf": __version__, **{name: version(name) for name in PACKAGES}},
         "git_commit": _git_commit(),
-        "device": device,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "seed": seed,

@@ -50,6 +50,8 @@ def check(config: Mapping[str, Any]) -> str:
     ):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value}: give a whole number from {least} up")
+    if config["trainer"]["devices"] not in (1, "1"):
+        raise ValueError(f"trainer.devices={config['trainer']['devices']}: a run uses one device; give 1")
     for name in ("lr", "weight_decay"):
         value = config["optimizer"].get(name, 0)
         if not isinstance(value, int | float) or not 0 <= value < math.inf:
@@ -61,6 +63,12 @@ def supplied(options: Mapping[str, Any], folder: RunFolder, mode: str) -> dict[s
     """What a callback's configuration leaves to the run: where checkpoints go, and which way is better."""
     known = {"dirpath": str(folder.best.parent), "mode": mode}
     return {name: value for name, value in known.items() if name in options and options[name] is None}
+
+
+def unfused(config: Mapping[str, Any]) -> dict[str, bool]:
+    """Lightning refuses to clip the gradients of fused optimizers under mixed precision: their option when clipping."""
+    clips = config["trainer"]["gradient_clip_val"] and "fused" in config["optimizer"]
+    return {"fused": False} if clips else {}
 
 
 def train(
@@ -93,7 +101,7 @@ def train(
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
     except SystemExit as stop:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from stop
+        raise KeyboardInterrupt(f"hydra.run.dir={_quoted(folder.path)} resume=true continues it") from stop
 
     best = read(folder.best)
     predictor = load(folder.best, trainer.strategy.root_device)
@@ -145,9 +153,9 @@ def report(folder: RunFolder, metrics: dict[str, float], overrides: Sequence[str
 
 def _sample_figure(folder: RunFolder, data: ImageDataModule, trainer: pl.Trainer) -> None:
     images = data.training_images()
-    order = torch.randperm(len(images), generator=seeding.generator(0))[:50]
+    order = torch.randperm(len(images), generator=seeding.generator("samples"))[:50]
     batch, labels = images[order]
-    seen = data.augment(batch.float().div_(255), seeding.generator(0))
+    seen = data.augment(batch.float().div_(255), seeding.generator("samples"))
     title = "Training images as the network sees them"
     _publish(folder, trainer, "samples", figures.samples(seen, labels, data.class_names, title))
 

@@ -1,13 +1,15 @@
+import copy
 import os
 import pickle
 import zipfile
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from imgclf import load
-from imgclf.checkpoint import KEY, AtomicCheckpointIO, data_config, data_modules, describe, networks, read
+from imgclf.checkpoint import KEY, AtomicCheckpointIO, config_of, data_config, data_modules, describe, networks, read
 from imgclf.data.digits import Digits
 from imgclf.data.noisy import NoisyImages
 from imgclf.models.classifier import Classifier
@@ -98,13 +100,34 @@ def test_other_targets_are_refused_by_name(target, good, tmp_path):
 
 
 def test_nested_targets_and_interpolations_are_refused(good, tmp_path):
-    good[KEY]["network"]["hidden"] = [{"_target_": "os.system", "command": f"touch {tmp_path}/executed"}]
-    with pytest.raises(ValueError, match=r"refused.*os\.system|refused.*posix"):
+    card = copy.deepcopy(good[KEY])
+    for surprise, message in (
+        ([{"_target_": "os.system", "command": f"touch {tmp_path}/executed"}], r"refused.*_target_ os\.system"),
+        ({"deeper": [{"_partial_": True}]}, "refused.*_partial_"),
+        ("${oc.env:HOME}", r"refused.*interpolation \$\{oc\.env:HOME\}"),
+        ({"defaults": ["/data: mnist"]}, "refused.*defaults"),
+    ):
+        for part, reader in (("network", load), ("data", data_config)):
+            good[KEY] = copy.deepcopy(card)
+            good[KEY][part]["extra"] = surprise
+            with pytest.raises(ValueError, match=message):
+                reader(save(good, tmp_path / "a.ckpt"))
+    good[KEY] = "no dictionary"
+    with pytest.raises(ValueError, match="not a checkpoint of imgclf"):
         load(save(good, tmp_path / "a.ckpt"))
-    good[KEY]["data"]["backgrounds"] = "${oc.env:HOME}"
-    with pytest.raises(ValueError, match="interpolation"):
-        data_config(save(good, tmp_path / "b.ckpt"))
     assert not (tmp_path / "executed").exists()
+
+
+def test_paths_and_numpy_numbers_become_plain(tmp_path):
+    data = NoisyImages(base="digits", variation="rot", batch_size=int(np.int64(3)), data_dir=tmp_path)
+    data.hparams["backgrounds"], data.hparams["seed"] = tmp_path, np.int64(3)
+    config = config_of(data)
+    assert config["backgrounds"] == str(tmp_path)
+    assert config["seed"] == 3
+    assert type(config["seed"]) is int
+    data.hparams["seed"] = object()
+    with pytest.raises(TypeError, match="object cannot be kept in a checkpoint"):
+        config_of(data)
 
 
 class Payload:

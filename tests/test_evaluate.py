@@ -58,6 +58,8 @@ def test_evaluation_repeats_the_run_s_metrics_and_follows_other_variations(run, 
         atol=1e-5,
         rtol=0,
     )
+    assert "variation: basic" in (tmp_path / "other" / "config.yaml").read_text()
+    assert json.loads((tmp_path / "other" / "environment.json").read_text())["device"] == "cpu"
     for name in ("confusion_matrix", "mistakes", "samples"):
         assert (tmp_path / "other" / "figures" / f"{name}.png").stat().st_size > 5000
 
@@ -117,6 +119,21 @@ def test_bad_input(run, script, tiny_data, tmp_path):
         for part in parts:
             assert part in line
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_a_checkpoint_that_does_not_say_its_data_or_names_foreign_ones(run, script, tmp_path):
+    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    for data, message in (
+        (None, "does not say what data"),
+        ({"_target_": "os.system"}, r"refused: it names os.system"),
+    ):
+        checkpoint["imgclf"]["data"] = data
+        torch.save(checkpoint, tmp_path / "a.ckpt")
+        assert message in script("evaluate.py", f"ckpt={tmp_path}/a.ckpt").error
+        named = ("data=noisy_digits", "data.variation=rot", f"hydra.run.dir=named{data is None}")
+        assert script("evaluate.py", f"ckpt={tmp_path}/a.ckpt", *named).code == 0
+        assert metrics(tmp_path / f"named{data is None}") == metrics(run)
+    assert "leave data= out" in script("evaluate.py", f"ckpt={tmp_path}/a.ckpt", *named[:2], "split=val").error
 
 
 def test_data_of_another_shape(run, script, monkeypatch):

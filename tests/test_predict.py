@@ -11,7 +11,7 @@ from imgclf.predict import Predictor, find_images, open_image
 
 @pytest.fixture
 def predictor():
-    return Predictor(Classifier(CNN(channels=[4]), Digits.class_names, [0.2], [0.4]), (1, 28, 28), {}, batch_size=7)
+    return Predictor(Classifier(CNN(channels=[4]), Digits.class_names, [0.2], [0.4]), (1, 28, 28), batch_size=7)
 
 
 @pytest.fixture
@@ -32,9 +32,16 @@ def test_every_form_of_the_same_images_gets_the_same_answer(predictor, images, t
     assert predictor.predict(Image.open(tmp_path / "03.png"))[0].predicted == expected[3].predicted
     floats = predictor.probabilities(images.float() / 255)
     torch.testing.assert_close(floats, predictor.probabilities(images))
+    torch.testing.assert_close(floats, predictor.probabilities(images.numpy() / 255))  # float64
     torch.testing.assert_close(floats.sum(1), torch.ones(20))
     assert expected[0].class_name == Digits.class_names[expected[0].predicted]
     assert expected[0].probability == pytest.approx(float(floats[0].max()))
+
+
+def test_sixteen_bits_keep_their_shades(predictor, tmp_path):
+    ramp = np.linspace(0, 65535, 28 * 28).astype(np.uint16).reshape(28, 28)
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    assert np.abs(predictor.tensor(tmp_path / "a.png")[0, 0].numpy() - ramp / 257).max() <= 1
 
 
 def test_images_of_another_size_are_scaled_and_tensors_are_not(predictor, tmp_path):

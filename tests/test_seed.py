@@ -4,13 +4,18 @@ from imgclf import seed as seeding
 
 
 def test_derive_is_a_fixed_function_of_its_key():
-    assert seeding.derive(1, 2, 3) == seeding.derive(1, 2, 3)
-    assert len({seeding.derive(a, b) for a in range(30) for b in range(30)}) == 900
-    assert 0 <= seeding.derive(0) < 2**63
+    assert seeding.derive("noise", 1, 2, 3) == seeding.derive("noise", 1, 2, 3)
+    assert len({seeding.derive("noise", a, b) for a in range(30) for b in range(30)}) == 900
+    assert 0 <= seeding.derive("noise", 0) < 2**63
+
+
+def test_streams_and_keys_of_other_lengths_never_meet():
+    keys = [(stream, *(0,) * length) for stream in ("order", "noise", "dropout", "evaluation") for length in range(5)]
+    assert len({seeding.derive(*key) for key in keys}) == len(keys)
 
 
 def test_random_bytes_are_uniform_and_independent():
-    values = seeding.random_bytes((101, 999), torch.device("cpu"), seeding.generator(0))
+    values = seeding.random_bytes((101, 999), torch.device("cpu"), seeding.generator("test", 0))
     assert values.shape == (101, 999)
     assert values.dtype == torch.uint8
     counts = torch.bincount(values.flatten().int(), minlength=256).double()

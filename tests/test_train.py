@@ -41,6 +41,7 @@ def test_every_experiment(name, train, tmp_path):
     assert result.code == 0, result.err
     config = OmegaConf.load(tmp_path / "run" / "config.yaml")
     assert config.name == name
+    assert "RESULT" not in (PROJECT / "conf" / "experiment" / f"{name}.yaml").read_text()
     header = (PROJECT / "conf" / "experiment" / f"{name}.yaml").read_text().split("name:")[0]
     assert f"python train.py experiment={name}" in header
 
@@ -198,13 +199,43 @@ def test_runs_started_in_the_same_second_get_folders_of_their_own(tiny_data, tmp
     assert all((folder / "metrics.json").exists() for folder in folders)
 
 
-def test_early_stopping(train, tmp_path):
-    result = train(
+def test_early_stopping_and_a_resumed_run_that_had_stopped(train, tmp_path):
+    recipe = (
         *(*SMALL, "callbacks=early_stopping", "callbacks.early_stopping.patience=1"),
         *("optimizer.lr=0", "trainer.max_epochs=9", "hydra.run.dir=run"),
     )
+    assert train(*recipe).code == 0
+    first = metrics(tmp_path / "run")
+    assert first["epochs"] == 2
+    (tmp_path / "run" / "metrics.json").unlink()  # as if killed before it was written
+    assert train(*recipe, "resume=true").code == 0
+    assert metrics(tmp_path / "run") == first
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+def test_clipping_and_accumulation_under_mixed_precision(optimizer, train, tmp_path):
+    result = train(
+        *(*SMALL, f"optimizer={optimizer}", "trainer.precision=bf16-mixed"),
+        *("trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2", "hydra.run.dir=run"),
+    )
     assert result.code == 0, result.err
-    assert metrics(tmp_path / "run")["epochs"] == 2
+
+
+def test_workers_and_the_progress_bar_change_no_number(train, tmp_path):
+    assert train(*SMALL, "hydra.run.dir=plain").code == 0
+    result = train(*SMALL, "data.num_workers=2", "trainer.enable_progress_bar=true", "hydra.run.dir=workers")
+    assert result.code == 0, result.err
+    assert "accuracy:" in result.out
+    assert metrics(tmp_path / "plain") == metrics(tmp_path / "workers")
+
+
+def test_a_finished_run_is_no_answer_to_other_options(train, tmp_path):
+    assert train(*SMALL, "evaluate_on=[val]", "hydra.run.dir=run").code == 0
+    assert (
+        "model.hidden was [16], is [32]" in train(*SMALL, "hydra.run.dir=run", "resume=true", "model.hidden=[32]").error
+    )
+    assert train(*SMALL, "hydra.run.dir=run", "resume=true").code == 0
+    assert "test/accuracy" in metrics(tmp_path / "run")
 
 
 def test_fewer_splits_and_another_objective(train, tmp_path):
@@ -254,6 +285,7 @@ def test_fit_never_touches_the_test_part(train, monkeypatch):
         (["optimizer.lr=1e30", "optimizer=sgd"], ["became", "step", "optimizer.lr"]),
         (["model.channels=[8,8,8,8,8]"], ["model.channels", "too many blocks"]),
         (["model._target_=os.system"], ["os.system", "whitelist"]),
+        (["trainer.devices=2"], ["trainer.devices=2", "one device"]),
         (["trainer.max_epochs=3", "trainer.precision=17"], ["17", "16-mixed"]),
         (["data.variation=[rot"], ["[rot"]),
     ],
@@ -266,8 +298,9 @@ def test_bad_input(arguments, parts, train, tmp_path):
     assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 
-def test_an_option_refused_at_once_leaves_no_folder(train, tmp_path):
-    assert "objective" in train("objective=no", "hydra.run.dir=run").error
+@pytest.mark.parametrize("option", ["objective=no", "data.batch_size=0", "model.dropout=2", "trainer.devices=2"])
+def test_an_option_refused_at_once_leaves_no_folder(option, train, tmp_path):
+    assert option.partition("=")[0] in train(option, "hydra.run.dir=run").error
     assert not (tmp_path / "run").exists()
 
 

@@ -147,7 +147,7 @@ class ImageDataModule(pl.LightningDataModule):
         images, labels = batch
         step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         key = (self.seed, self.trainer.current_epoch, step, self.trainer.global_rank)
-        generator = seeding.generator(*key, device=images.device)
+        generator = seeding.generator("noise", *key, device=images.device)
         return self.augment(images.float().div_(255), generator), labels
 
     def _loader(self, images: Images, batches: Batches) -> DataLoader:
@@ -158,7 +158,7 @@ class ImageDataModule(pl.LightningDataModule):
             batch_size=None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=bool(self.trainer) and self.trainer.strategy.root_device.type == "cuda",
         )
 
     def _halves(self) -> tuple[Images, Images]:

@@ -51,7 +51,7 @@ class Batches(Sampler[Tensor]):
         if self.epoch is None:
             order = torch.arange(self.size)
         else:
-            order = torch.randperm(self.size, generator=seeding.generator(self.seed, self.epoch()))
+            order = torch.randperm(self.size, generator=seeding.generator("order", self.seed, self.epoch()))
         yield from order.split(self.batch_size)
 
 

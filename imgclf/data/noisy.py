@@ -15,7 +15,6 @@ from imgclf.transforms.variations import Variation
 
 BASES = ("mnist", "fashion_mnist", "digits")
 PROTOCOLS = ("full", "larochelle")
-EVALUATION_SEED = 2007  # every run evaluates on the same noise
 CHUNK = 4096  # images synthesised at a time
 
 
@@ -85,7 +84,7 @@ class NoisyImages(ImageDataModule):
         variation = self._variations["train" if split == "train" else "eval"]
         if variation.name == "basic":
             return images
-        generator = seeding.generator(EVALUATION_SEED, SPLITS.index(split))
+        generator = seeding.generator("evaluation", SPLITS.index(split))
         varied = [
             variation(chunk.float().div_(255), generator).mul_(255).round_().to(torch.uint8)
             for chunk in images[:][0].split(CHUNK)
@@ -109,7 +108,7 @@ class NoisyImages(ImageDataModule):
         if not hasattr(self, "_official"):
             self._official = self.load("train")
         images, labels = self._official
-        order = torch.randperm(len(labels), generator=seeding.generator(EVALUATION_SEED))
+        order = torch.randperm(len(labels), generator=seeding.generator("larochelle"))
         return Images(images, labels, order[:52_000].split([10_000, 2_000, 40_000])[part])
 
     def _large_test(self) -> Images:

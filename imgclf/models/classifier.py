@@ -1,6 +1,7 @@
 """The LightningModule that trains any network."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -67,29 +68,31 @@ class Classifier(pl.LightningModule):
         self._metrics = {stage: StageMetrics(stage, len(self.class_names)) for stage in ("train", "val", "test")}
         self.example_input_array = torch.zeros(1, *network.hparams["image_shape"])  # for the model summary
         self.live: dict[str, float] = {}  # loss and accuracy over the last logging interval, for the progress bar
-        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._pending: list[tuple[int, Tensor, Tensor, Tensor]] = []
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8, or float in [0, 1], (N, C, H, W) to logits (N, classes)."""
-        if not images.is_floating_point():
-            images = images.float().div_(255)
-        return self.network((images - self.mean) / self.std)
+        scale = 1 if images.is_floating_point() else 255
+        return self.network((images.to(self.mean.dtype) / scale - self.mean) / self.std)
+
+    def on_fit_start(self) -> None:
+        describe(self, self.trainer.datamodule)  # what cannot be described fails now, not at the first checkpoint
 
     def on_train_epoch_start(self) -> None:
         self._pending.clear()
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        step_seed = seeding.derive(self.seed, self.current_epoch, batch_idx, self.global_rank)
+        step_seed = seeding.derive("dropout", self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.default_generator.manual_seed(step_seed)  # torch.manual_seed takes 0.3 ms where CUDA is built in
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(step_seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(step_seed)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         logits = self(images).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         # Kept on the device and looked at every few steps: asking every step would make a GPU wait.
-        self._pending.append((loss.detach(), logits.detach().argmax(1), labels))
+        self._pending.append((self.global_step + 1, loss.detach(), logits.detach().argmax(1), labels))
         last = self.trainer.is_last_batch
         if last or len(self._pending) >= max(1, self.trainer.log_every_n_steps):
             self._account()
@@ -112,9 +115,6 @@ class Classifier(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self._metrics["test"].compute())
-
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self(batch[0]).float()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.parameters())
@@ -142,13 +142,12 @@ class Classifier(pl.LightningModule):
 
     def _account(self) -> None:
         """Adds the pending steps to the epoch's metrics, checks their losses and logs them."""
-        losses, predicted, labels = zip(*self._pending, strict=True)
+        steps, losses, predicted, labels = zip(*self._pending, strict=True)
         sizes = torch.tensor([len(batch) for batch in labels], device=self.device)
         losses, predicted, labels = torch.stack(losses), torch.cat(predicted), torch.cat(labels)
-        first_step = self.global_step - len(losses) + 1
-        for i, loss in enumerate(losses.tolist()):
-            if loss != loss or loss in (float("inf"), float("-inf")):
-                raise self._diverged(loss, first_step + i + 1, "loss")
+        for step, loss in zip(steps, losses.tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise self._diverged(loss, step, "loss")
         losses = losses.repeat_interleave(sizes)
         self._metrics["train"].to(self.device).update(losses, predicted, labels)
         self.live = {

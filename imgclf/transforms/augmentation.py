@@ -9,14 +9,13 @@ from imgclf.transforms.geometry import rotation, warp
 
 
 class Augmentation:
-    """Random affine jitter; every strength is 0 by default, and at 0 images pass unchanged.
+    """Random affine jitter, black outside the image; every strength is 0 by default, and at 0 images pass unchanged.
 
     Args:
         degrees: rotation, uniform in [-degrees, degrees].
         translate: shift along each axis, uniform, as a fraction of the side: [-translate, translate].
         scale: zoom along each axis, log-uniform in [1 / (1 + scale), 1 + scale].
         shear: horizontal shear, uniform in [-shear, shear] (tangent of the angle).
-        fill: what comes in from outside: "zeros" or "border".
 
     Raises:
         ValueError: a strength is negative or not a number.
@@ -28,15 +27,12 @@ class Augmentation:
         translate: float = 0.0,
         scale: float = 0.0,
         shear: float = 0.0,
-        fill: str = "zeros",
     ) -> None:
         strengths = {"degrees": degrees, "translate": translate, "scale": scale, "shear": shear}
         for name, value in strengths.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"augmentation.{name}={value}: give a number from 0 (off) up")
-        if fill not in ("zeros", "border"):
-            raise ValueError(f"augmentation.fill={fill}: choose zeros or border")
-        self.degrees, self.translate, self.scale, self.shear, self.fill = degrees, translate, scale, shear, fill
+        self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Float images (N, C, H, W) in, the same shape out; ``generator`` lives on the images' device."""
@@ -48,4 +44,4 @@ class Augmentation:
         matrices[:, :, :2] /= zoom.T[:, None, :]
         matrices[:, :, 1] += matrices[:, :, 0] * (draw[3] * self.shear)[:, None]
         matrices[:, :, 2] = draw[4:].T * 2 * self.translate  # the side spans 2 in warp's coordinates
-        return warp(images, matrices, self.fill)
+        return warp(images, matrices)

@@ -159,7 +159,7 @@ def test_training_noise_depends_on_seed_epoch_and_step_only():
     batch = data.split("val")[:4]
     first, labels = data.on_after_batch_transfer(batch, 0)
     assert torch.equal(labels, batch[1])
-    assert torch.equal(first, torch.rand(4, 1, 2, 2, generator=seeding.generator(1, 3, 5, 0)))
+    assert torch.equal(first, torch.rand(4, 1, 2, 2, generator=seeding.generator("noise", 1, 3, 5, 0)))
     Epoch.fit_loop.epoch_loop.batch_progress.current.ready = 6
     assert not torch.equal(first, data.on_after_batch_transfer(batch, 0)[0])
     Epoch.training = False

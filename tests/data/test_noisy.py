@@ -44,8 +44,10 @@ def test_fresh_noise_changes_and_fixed_noise_does_not():
     assert torch.equal(fixed.training_images()[:][0], noisy(variation="back-rand").evaluated("train")[:][0])
     assert torch.equal(fresh.training_images()[:][0], fresh.split("train")[:][0])
     batch = torch.rand(4, 1, 28, 28)
-    assert torch.equal(fixed.augment(batch, seeding.generator(0)), batch)
-    assert not torch.equal(fresh.augment(batch, seeding.generator(0)), fresh.augment(batch, seeding.generator(1)))
+    assert torch.equal(fixed.augment(batch, seeding.generator("test", 0)), batch)
+    assert not torch.equal(
+        fresh.augment(batch, seeding.generator("test", 0)), fresh.augment(batch, seeding.generator("test", 1))
+    )
 
 
 def test_larochelle_protocol_is_disjoint_fixed_and_keeps_the_official_test_set_for_testing(monkeypatch):
