@@ -44,9 +44,9 @@ def main(cfg: DictConfig) -> float:
         data = instantiate(cfg.data, augmentation=instantiate(cfg.augmentation), _convert_="all")
         data.prepare_data()
         data.setup("fit")
-        label_smoothing = config["model"]["label_smoothing"]
-        options = {name: value for name, value in config["model"].items() if name != "label_smoothing"}
-        network = instantiate(options, image_shape=data.image_shape, num_classes=len(data.class_names), _convert_="all")
+        model = dict(config["model"])
+        common = {name: model.pop(name) for name in ("label_smoothing", "channels_last")}
+        network = instantiate(model, image_shape=data.image_shape, num_classes=len(data.class_names), _convert_="all")
         classifier = Classifier(
             network,
             data.class_names,
@@ -55,8 +55,8 @@ def main(cfg: DictConfig) -> float:
             scheduler=instantiate(cfg.scheduler.factory),
             scheduler_interval=cfg.scheduler.interval,
             scheduler_monitor=cfg.scheduler.monitor,
-            label_smoothing=label_smoothing,
             seed=cfg.seed,
+            **common,
         )
         history = History(lambda rows: folder.write_csv("metrics.csv", list(dict.fromkeys(chain(*rows))), rows))
         callbacks = [

@@ -36,14 +36,14 @@ def check(config: Mapping[str, Any]) -> str:
         config: the run's composed configuration, plain types.
 
     Raises:
-        ValueError: the objective is not one of ``OBJECTIVES`` (test metrics never choose anything); ``evaluate_on``
-            names an unknown split or leaves out val; a number is missing or out of range.
+        ValueError: the objective is not one of ``OBJECTIVES`` (test metrics never choose anything), ``evaluate_on``
+            names an unknown split, or a number is missing or out of range.
     """
     objective, evaluate_on = config["objective"], config["evaluate_on"]
     if objective not in OBJECTIVES:
         raise ValueError(f"objective={objective}: choose one of {', '.join(OBJECTIVES)}")
-    if not set(evaluate_on) <= set(SPLITS) or "val" not in evaluate_on:
-        raise ValueError(f"evaluate_on={evaluate_on}: list val, and any of {', '.join(SPLITS)}")
+    if not isinstance(evaluate_on, list) or not set(evaluate_on) <= set(SPLITS):
+        raise ValueError(f"evaluate_on={evaluate_on}: list any of {', '.join(SPLITS)}, as in evaluate_on=[val,test]")
     for name, value, least in (
         ("seed", config["seed"], 0),
         ("trainer.max_epochs", config["trainer"]["max_epochs"], 1),
@@ -87,7 +87,7 @@ def train(
         classifier: untrained.
         trainer: with a History among its callbacks and checkpoints named as in the run folder.
         config: what the run was composed from, plain types, for config.yaml and TensorBoard's hyper-parameters.
-        evaluate_on: splits that best.ckpt is evaluated on.
+        evaluate_on: splits that best.ckpt is evaluated on; val always is, the objective being one of its metrics.
 
     Returns:
         metrics.json.
@@ -105,7 +105,7 @@ def train(
 
     best = read(folder.best)
     predictor = load(folder.best, trainer.strategy.root_device)
-    evaluations = {split: evaluate(predictor, data, split) for split in evaluate_on}
+    evaluations = {split: evaluate(predictor, data, split) for split in SPLITS if split in {"val", *evaluate_on}}
     metrics = {name: value for evaluation in evaluations.values() for name, value in evaluation.metrics.items()}
     metrics |= {
         "train/seconds": history.seconds,
@@ -115,10 +115,9 @@ def train(
     }
 
     names = predictor.class_names
-    splits = {split: data.evaluated(split) for split in SPLITS if split in evaluations}
     _publish(folder, trainer, "curves", figures.curves(history.rows))
-    _publish(folder, trainer, "data", figures.data(splits, names))
-    for name, figure in result_figures(evaluations[list(splits)[-1]], names).items():
+    _publish(folder, trainer, "data", figures.data({split: e.images for split, e in evaluations.items()}, names))
+    for name, figure in result_figures(list(evaluations.values())[-1], names).items():
         _publish(folder, trainer, name, figure)
     for logger in _tensorboards(trainer):
         logger.log_hyperparams(_hyperparameters(config), {f"best/{name}": value for name, value in metrics.items()})

@@ -239,9 +239,9 @@ def test_a_finished_run_is_no_answer_to_other_options(train, tmp_path):
 
 
 def test_fewer_splits_and_another_objective(train, tmp_path):
-    result = train(*SMALL, "evaluate_on=[val]", "objective=val/loss", "trainer.max_epochs=2", "hydra.run.dir=run")
+    result = train(*SMALL, "evaluate_on=[test]", "objective=val/loss", "trainer.max_epochs=2", "hydra.run.dir=run")
     assert result.code == 0, result.err
-    assert not [name for name in metrics(tmp_path / "run") if name.startswith("test/")]
+    assert {name.split("/")[0] for name in metrics(tmp_path / "run")} == {"val", "test", "best_epoch", "epochs"}
 
 
 def test_fit_never_touches_the_test_part(train, monkeypatch):
@@ -282,6 +282,7 @@ def test_fit_never_touches_the_test_part(train, monkeypatch):
         (["model.dropout=1"], ["model.dropout=1"]),
         (["trainer.max_epochs=0"], ["trainer.max_epochs=0", "from 1 up"]),
         (["evaluate_on=[tset]"], ["evaluate_on=['tset']", "train, val, test"]),
+        (["evaluate_on=test"], ["evaluate_on=test", "evaluate_on=[val,test]"]),
         (["optimizer.lr=1e30", "optimizer=sgd"], ["became", "step", "optimizer.lr"]),
         (["model.channels=[8,8,8,8,8]"], ["model.channels", "too many blocks"]),
         (["model._target_=os.system"], ["os.system", "whitelist"]),

@@ -33,6 +33,7 @@ class Classifier(pl.LightningModule):
         scheduler_interval: "step" or "epoch".
         scheduler_monitor: the metric a plateau scheduler watches.
         label_smoothing: share of the target spread over all classes, in [0, 1).
+        channels_last: keep weights and activations in that memory format, which convolutions are faster in.
         seed: of dropout, which depends on it, the epoch and the step only.
 
     Raises:
@@ -51,6 +52,7 @@ class Classifier(pl.LightningModule):
         scheduler_interval: str = "step",
         scheduler_monitor: str | None = None,
         label_smoothing: float = 0.0,
+        channels_last: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -58,7 +60,8 @@ class Classifier(pl.LightningModule):
             raise ValueError(f"model.label_smoothing={label_smoothing}: give a share from 0 up to, not including, 1")
         if scheduler_interval not in ("step", "epoch"):
             raise ValueError(f"scheduler.interval={scheduler_interval}: choose step or epoch")
-        self.network, self.class_names = network, list(class_names)
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network, self.class_names = network.to(memory_format=memory_format), list(class_names)
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(-1, 1, 1))
         self.optimizer, self.scheduler = optimizer, scheduler

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from imgclf.models.layers import Dropout
@@ -55,9 +54,7 @@ class CNN(Network):
         dense = [
             layer for a, b in zip(widths, hidden, strict=False) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))
         ]
-        self.layers = nn.Sequential(
-            *blocks, nn.Flatten(), Dropout(dropout), *dense, nn.Linear(widths[-1], num_classes)
-        ).to(memory_format=torch.channels_last)
+        self.layers = nn.Sequential(*blocks, nn.Flatten(), Dropout(dropout), *dense, nn.Linear(widths[-1], num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)
