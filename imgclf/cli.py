@@ -68,7 +68,7 @@ def one_line(error: Exception) -> str:
     if key_error is not None and "is not in struct" in str(key_error):
         text = _unknown_key(key_error)
     else:
-        text = str(error)
+        text = str(error).partition("Config search path:")[0]
         if not isinstance(error, (*EXPECTED, HydraException, OmegaConfBaseException)):
             text = f"{type(error).__name__}: {text[:300]} (HYDRA_FULL_ERROR=1 shows where)"
     return " ".join(text.split())

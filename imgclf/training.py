@@ -26,6 +26,10 @@ from imgclf.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
+NO_HYPERPARAMETERS = (
+    *("_partial_", "data_dir", "eval_batch_size", "num_workers", "accelerator", "devices", "log_every_n_steps"),
+    *("profiler", "enable_progress_bar", "enable_model_summary"),
+)
 OBJECTIVES = tuple(f"val/{name}" for name in METRICS)
 
 
@@ -56,6 +60,9 @@ def check(config: Mapping[str, Any]) -> str:
         value = config["optimizer"].get(name, 0)
         if not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise ValueError(f"optimizer.{name}={value}: give a number of 0 or more")
+    clip = config["trainer"]["gradient_clip_val"]
+    if clip is not None and not (isinstance(clip, int | float) and 0 < clip < math.inf):
+        raise ValueError(f"trainer.gradient_clip_val={clip}: give a number above 0, or null for no clipping")
     return "min" if objective.endswith("loss") else "max"
 
 
@@ -120,7 +127,7 @@ def train(
     for name, figure in result_figures(list(evaluations.values())[-1], names).items():
         _publish(folder, trainer, name, figure)
     for logger in _tensorboards(trainer):
-        logger.log_hyperparams(_hyperparameters(config), {f"best/{name}": value for name, value in metrics.items()})
+        logger.log_hyperparams(_hyperparameters(config), {f"result/{name}": value for name, value in metrics.items()})
         logger.finalize("success")
     folder.write_json("metrics.json", metrics)
     return metrics
@@ -173,8 +180,16 @@ def _tensorboards(trainer: pl.Trainer) -> list[TensorBoardLogger]:
 
 def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
     """The options that say what was trained, without those that say where and how it was logged."""
-    kept = ("seed", "objective", "data", "model", "optimizer", "scheduler", "augmentation", "trainer")
-    return {name: config[name] for name in kept if config.get(name) is not None}
+
+    def shown(options: Any) -> Any:
+        if not isinstance(options, dict):
+            return options
+        values = {name: shown(value) for name, value in options.items() if name not in NO_HYPERPARAMETERS}
+        target = values.pop("_target_", None)
+        return {"class": target.rpartition(".")[2], **values} if target else values
+
+    groups = ("seed", "data", "model", "optimizer", "scheduler", "augmentation", "trainer")
+    return {name: shown(config[name]) for name in groups}
 
 
 def _quoted(path: Path) -> str:

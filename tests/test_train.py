@@ -99,7 +99,9 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
 
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0}).Reload()
     scalars = events.Tags()["scalars"]
-    assert {"train/loss", "val/accuracy", "step/loss", "lr", "images_per_second", "best/test/accuracy"} <= set(scalars)
+    assert {"train/loss", "val/accuracy", "step/loss", "lr", "images_per_second", "result/test/accuracy"} <= set(
+        scalars
+    )
     assert events.Tags()["images"] == ["samples", "curves", "data", "confusion_matrix", "mistakes"]
     assert "_hparams_/experiment" in events.summary_metadata
 
@@ -285,6 +287,11 @@ def test_fit_never_touches_the_test_part(train, monkeypatch):
         (["evaluate_on=test"], ["evaluate_on=test", "evaluate_on=[val,test]"]),
         (["optimizer.lr=1e30", "optimizer=sgd"], ["became", "step", "optimizer.lr"]),
         (["model.channels=[8,8,8,8,8]"], ["model.channels", "too many blocks"]),
+        (["model.channels=[0]"], ["model.channels=[0]", "from 1 up"]),
+        (["model=mlp", "model.hidden=abc"], ["model.hidden=abc", "model.hidden=[128,64]"]),
+        (["trainer.gradient_clip_val=-1"], ["trainer.gradient_clip_val=-1", "above 0"]),
+        (["seed=null"], ["seed=None", "from 0 up"]),
+        (["experiment=none_such"], ["experiment/none_such", "mnist_cnn"]),
         (["model._target_=os.system"], ["os.system", "whitelist"]),
         (["trainer.devices=2"], ["trainer.devices=2", "one device"]),
         (["trainer.max_epochs=3", "trainer.precision=17"], ["17", "16-mixed"]),

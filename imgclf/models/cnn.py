@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from imgclf.models.layers import Dropout
-from imgclf.models.network import Network
+from imgclf.models.network import Network, check_widths
 
 
 class CNN(Network):
@@ -40,6 +40,8 @@ class CNN(Network):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_widths("channels", channels)
+        check_widths("hidden", hidden)
         before, height, width = image_shape
         blocks: list[nn.Module] = []
         for after in channels:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from imgclf.models.layers import Dropout
-from imgclf.models.network import Network
+from imgclf.models.network import Network, check_widths
 
 
 class MLP(Network):
@@ -28,6 +28,7 @@ class MLP(Network):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_widths("hidden", hidden)
         widths = [math.prod(image_shape), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in zip(widths, hidden, strict=False):

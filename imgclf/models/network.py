@@ -1,5 +1,7 @@
 """The base of every network."""
 
+from collections.abc import Sequence
+
 from lightning.pytorch.core.mixins import HyperparametersMixin
 from torch import nn
 
@@ -10,3 +12,9 @@ class Network(HyperparametersMixin, nn.Module):
     The constructor takes ``image_shape`` (channels, height, width) and ``num_classes``, then arguments of its own,
     numbers, strings and lists only; ``forward`` maps float (N, C, H, W) to logits (N, num_classes).
     """
+
+
+def check_widths(name: str, widths: Sequence[int]) -> None:
+    """Raises ValueError unless ``widths`` lists positive whole numbers; ``name`` is the option they come from."""
+    if isinstance(widths, str) or not all(isinstance(width, int) and width > 0 for width in widths):
+        raise ValueError(f"model.{name}={widths}: list whole numbers from 1 up, as in model.{name}=[128,64]")

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgclf.models.layers import Dropout
-from imgclf.models.network import Network
+from imgclf.models.network import Network, check_widths
 
 
 class ResidualBlock(nn.Module):
@@ -48,6 +48,7 @@ class ResNet(Network):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_widths("widths", widths)
         layers: list[nn.Module] = [
             nn.Conv2d(image_shape[0], widths[0], 3, padding=1, bias=False),
             nn.BatchNorm2d(widths[0]),
