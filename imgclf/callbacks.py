@@ -22,6 +22,9 @@ class ProgressBar(RichProgressBar):
         if (batch_idx + 1) % REFRESH_EVERY == 0 or trainer.is_last_batch:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"  # Lightning counts from 0
+
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         validated = trainer.callback_metrics.get("val/accuracy")
         return pl_module.live if validated is None else {**pl_module.live, "val/accuracy": float(validated)}

@@ -68,6 +68,8 @@ def read(path: str | Path) -> dict[str, Any]:
         ValueError: it is damaged, or not a checkpoint of imgclf.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FileNotFoundError(f"ckpt={path}: a folder; name a file, such as ckpt={path}/checkpoints/best.ckpt")
     if not path.is_file():
         raise FileNotFoundError(f"ckpt={path}: no such file; a run's checkpoints are in its checkpoints/ folder")
     if not zipfile.is_zipfile(path):

@@ -61,12 +61,14 @@ def run(main: Callable[[], object]) -> None:
 
 def one_line(error: Exception) -> str:
     """What, where and what to do instead, without a line break."""
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     key_error = next((e for e in _chain(error) if isinstance(e, OmegaConfBaseException) and e.full_key), None)
     if key_error is not None and "is not in struct" in str(key_error):
         text = _unknown_key(key_error)
+    elif isinstance(error, OverrideParseException):
+        text = f"cannot read {error.override}: quote unusual characters for Hydra too, as in 'ckpt=\"a=b.ckpt\"'"
     else:
         text = str(error).partition("Config search path:")[0]
         if not isinstance(error, (*EXPECTED, HydraException, OmegaConfBaseException)):
@@ -80,6 +82,10 @@ def _unknown_key(error) -> str:
     known = [key for key in known if not key.startswith("_") and key != "hydra"]
     group = error.full_key.rpartition(".")[0]
     close = difflib.get_close_matches(name, known, n=1)
+    if error.full_key == "data.variation":
+        return (
+            "data.variation: these data have no variations; add data=noisy_mnist (data.base=...) or data=noisy_digits"
+        )
     hint = f"did you mean {f'{group}.' if group else ''}{close[0]}? " if close else ""
     return f"unknown option {error.full_key}: {hint}{group or 'the configuration'} has {', '.join(known)}"
 

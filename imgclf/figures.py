@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from PIL import Image
 from torch import Tensor
 
@@ -89,14 +89,15 @@ def curves(rows: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     epochs = [row["epoch"] for row in rows]
     for ax, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for stage, label in (("train", "training (augmented, with dropout)"), ("val", "validation")):
+        for stage, label in (("train", "training, as trained"), ("val", "validation")):
             values = [row[f"{stage}/{name}"] for row in rows]
             ax.plot(epochs, values, color=SPLIT_COLOURS[stage], marker="o", markersize=4, label=label)
         best = (min if name == "loss" else max)(rows, key=lambda row: row[f"val/{name}"])
         value = best[f"val/{name}"]
         ax.plot(best["epoch"], value, "o", markersize=10, markerfacecolor="none", color=ORANGE)
         ax.set(title=f"{name.capitalize()} (best validation {value:.4f}, epoch {best['epoch']})", xlabel="epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend(frameon=False)
         ax.grid(alpha=0.3)
         _plain(ax)

@@ -50,7 +50,7 @@ class RunFolder:
         self.path = Path(path)
         self.best, self.last = self.path / "checkpoints" / "best.ckpt", self.path / "checkpoints" / "last.ckpt"
         self.metrics_file = self.path / "metrics.json"
-        self._resume, self._log = resume, log
+        self._resume, self._log, self._described = resume, log, False
         self._lock = filelock.FileLock(self.path / LOCK)
 
     def __enter__(self) -> "RunFolder":
@@ -69,7 +69,7 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if error is not None:
+        if error is not None and self._described:  # a refusal is no part of the run that is there
             logging.getLogger(__name__).debug("stopped", exc_info=error)
         self._logging.close()
         if error is not None and {file.name for file in self.path.iterdir()} <= {LOCK, self._log}:
@@ -123,6 +123,7 @@ class RunFolder:
 
     def describe(self, config: dict[str, Any], device: str) -> None:
         """Writes config.yaml and environment.json."""
+        self._described = True
         self.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         self.write_json("environment.json", environment(config.get("seed"), device))
 

@@ -146,7 +146,8 @@ def test_a_run_stopped_after_two_of_four_epochs_resumes_to_the_same_end(schedule
     monkeypatch.setattr(History, "on_train_epoch_start", start)
     cut = tmp_path / "cut"
     assert not (cut / "metrics.json").exists()
-    before = (cut / "checkpoints" / "last.ckpt").read_bytes()
+    before, log = (cut / "checkpoints" / "last.ckpt").read_bytes(), (cut / "train.log").read_bytes()
+    assert b"power cut" in log
 
     assert "add resume=true" in train(*recipe, "hydra.run.dir=cut").error
     assert (
@@ -154,6 +155,7 @@ def test_a_run_stopped_after_two_of_four_epochs_resumes_to_the_same_end(schedule
         in train(*recipe, "hydra.run.dir=cut", "resume=true", "optimizer.lr=0.01").error
     )
     assert (cut / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert (cut / "train.log").read_bytes() == log
 
     cut = cut.rename(tmp_path / "moved")
     assert train(*recipe, "hydra.run.dir=moved", "resume=true").code == 0
@@ -230,6 +232,7 @@ def test_workers_and_the_progress_bar_change_no_number(train, tmp_path):
     result = train(*SMALL, "data.num_workers=2", "trainer.enable_progress_bar=true", "hydra.run.dir=workers")
     assert result.code == 0, result.err
     assert "accuracy:" in result.out
+    assert "Epoch 1/1" in result.out
     assert metrics(tmp_path / "plain") == metrics(tmp_path / "workers")
 
 
