@@ -108,7 +108,7 @@ def test_bad_input(run, script, tiny_data, tmp_path):
         ([f"ckpt={tmp_path}/foreign.ckpt"], ["foreign.ckpt", "not a checkpoint of imgclf"]),
         ([], ["ckpt=PATH is missing"]),
         ([f"ckpt={run}"], ["a folder", "checkpoints/best.ckpt"]),
-        ([f"ckpt={best}", "images=/tmp/[ab]*.png"], ["cannot read images=/tmp/[ab]*.png", "quote"]),
+        ([f"ckpt={best}", "images=pictures/[ab]*.png"], ["cannot read images=pictures/[ab]*.png", "quote"]),
         ([f"ckpt={best}", "data=digits", "data.variation=rot"], ["data=noisy_digits"]),
         ([f"ckpt={best}", "split=tset"], ["split=tset", "train, val, test"]),
         ([f"ckpt={best}", "data=emnist", f"data_dir={tiny_data}"], ["47 classes", "10"]),
