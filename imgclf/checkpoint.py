@@ -103,8 +103,8 @@ def load(path: str | Path, device: str | torch.device = "cpu"):
 
     checkpoint = read(path)
     card = checkpoint[KEY]
+    _refuse_surprises(card.get("network"), path)
     try:
-        _refuse_surprises(card["network"], path)
         network = instantiate(card["network"], _convert_="all", _execution_whitelist_=networks())
         weights = checkpoint["state_dict"]
         classifier = Classifier(network, card["class_names"], weights["mean"].flatten(), weights["std"].flatten())

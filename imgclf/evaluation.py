@@ -108,8 +108,8 @@ def report(folder: RunFolder, evaluation: Evaluation, class_names: list[str]) ->
 
 def result_figures(evaluation: Evaluation, class_names: list[str]) -> dict[str, Figure]:
     """Name to figure: what a split's answers look like."""
-    e, title = evaluation, f"{evaluation.split.capitalize()} accuracy"
-    title = f"{title} {e.metrics[f'{e.split}/accuracy']:.4f}"
+    e = evaluation
+    title = f"{e.split.capitalize()} accuracy {e.metrics[f'{e.split}/accuracy']:.4f}"
     return {
         "confusion_matrix": figures.confusion_matrix(e.confusion(), class_names, title),
         "mistakes": figures.mistakes(e.images, e.labels, e.probabilities, class_names, title),

@@ -24,7 +24,7 @@ def generator(stream: str, *key: int, device: torch.device | str = "cpu") -> tor
 def random_bytes(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
     """uint8 of ``shape``, uniform on 0..255.
 
-    Drawn eight at a time as 64-bit integers: on a CPU about ten times as fast as one draw a byte.
+    Drawn eight at a time as 64-bit integers: on a CPU about five times as fast as one draw a byte.
     """
     if device.type not in ("cpu", "cuda"):  # others have no 64-bit draws
         return torch.randint(0, 256, shape, dtype=torch.uint8, device=device, generator=generator)

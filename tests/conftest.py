@@ -13,6 +13,8 @@ import pytest
 import torch
 
 PROJECT = Path(__file__).parent.parent
+# A run of a second.
+SMALL = ("data=mnist", "data.batch_size=50", "model=mlp", "model.hidden=[16]")
 REAL_DATA = os.environ.get("IMGCLF_DATA_DIR")
 
 needs_real_data = pytest.mark.skipif(

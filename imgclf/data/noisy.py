@@ -53,7 +53,6 @@ class NoisyImages(ImageDataModule):
             if value not in known:
                 raise ValueError(f"data.{name}={value}: choose one of {', '.join(known)}")
         super().__init__(**options)
-        self.base: ImageDataModule
         if base == "digits":
             self.base = Digits(**options)
         else:

@@ -86,7 +86,7 @@ class Classifier(pl.LightningModule):
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         step_seed = seeding.derive("dropout", self.seed, self.current_epoch, batch_idx, self.global_rank)
-        torch.default_generator.manual_seed(step_seed)  # torch.manual_seed takes 0.3 ms where CUDA is built in
+        torch.default_generator.manual_seed(step_seed)  # torch.manual_seed takes 0.1 ms where CUDA is built in
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(step_seed)
 
