@@ -17,12 +17,13 @@ def main(cfg: DictConfig) -> float | None:
 
     from imgclf import evaluation
     from imgclf.checkpoint import load
-    from imgclf.device import choose_device
+    from imgclf.device import choose_device, keep_freed_memory
     from imgclf.run_folder import RunFolder
 
     if not cfg.ckpt:
         raise ValueError("ckpt=PATH is missing: name a checkpoint, such as ckpt=outputs/.../checkpoints/best.ckpt")
     evaluation.check_split(cfg.split)
+    keep_freed_memory()
     device = choose_device(cfg.accelerator)
     predictor = load(cfg.ckpt, device)
     with RunFolder(HydraConfig.get().runtime.output_dir, log="evaluate.log") as folder:
@@ -39,7 +40,7 @@ def main(cfg: DictConfig) -> float | None:
         data = instantiate(cfg.data, _convert_="all")
         data.prepare_data()
         folder.describe(OmegaConf.to_container(cfg, resolve=True), str(device))
-        metrics = evaluation.report(folder, evaluation.evaluate(predictor, data, cfg.split), predictor.class_names)
+        metrics = evaluation.report(folder, evaluation.evaluate(predictor, data, cfg.split), predictor)
         return metrics[f"{cfg.split}/accuracy"]
 
 

@@ -28,12 +28,13 @@ def main(cfg: DictConfig) -> float:
     from imgclf import training
     from imgclf.callbacks import History
     from imgclf.checkpoint import AtomicCheckpointIO
-    from imgclf.device import choose_device, choose_precision
-    from imgclf.models.classifier import Classifier
+    from imgclf.device import choose_device, choose_precision, keep_freed_memory
+    from imgclf.models.classifier import Classifier, num_logits
     from imgclf.run_folder import RunFolder
 
     config = OmegaConf.to_container(cfg, resolve=True)
     mode = training.check(config)
+    keep_freed_memory()
     precision = choose_precision(cfg.trainer.precision, choose_device(cfg.trainer.accelerator, "trainer.accelerator"))
     with RunFolder(HydraConfig.get().runtime.output_dir, cfg.resume, "train.log") as folder:
         folder.check_same(config)
@@ -45,8 +46,9 @@ def main(cfg: DictConfig) -> float:
         data.prepare_data()
         data.setup("fit")
         model = dict(config["model"])
-        common = {name: model.pop(name) for name in ("label_smoothing", "channels_last")}
-        network = instantiate(model, image_shape=data.image_shape, num_classes=len(data.class_names), _convert_="all")
+        common = {name: model.pop(name) for name in ("label_smoothing", "threshold", "normalize", "channels_last")}
+        size = {"image_shape": data.image_shape, "num_classes": num_logits(data.class_names)}
+        network = instantiate(model, **size, _convert_="all")
         classifier = Classifier(
             network,
             data.class_names,
@@ -55,6 +57,7 @@ def main(cfg: DictConfig) -> float:
             scheduler=instantiate(cfg.scheduler.factory),
             scheduler_interval=cfg.scheduler.interval,
             scheduler_monitor=cfg.scheduler.monitor,
+            class_weights=data.class_weights(),
             seed=cfg.seed,
             **common,
         )

@@ -55,6 +55,7 @@ def describe(classifier: Any, data: Any = None) -> dict[str, Any]:
     return {
         "network": config_of(classifier.network),
         "class_names": list(classifier.class_names),
+        "normalize": classifier.normalize,
         "data": config_of(data) if isinstance(data, ImageDataModule) else None,
         "versions": {"imgclf": __version__, **{name: version(name) for name in ("torch", "lightning")}},
     }
@@ -107,7 +108,8 @@ def load(path: str | Path, device: str | torch.device = "cpu"):
     try:
         network = instantiate(card["network"], _convert_="all", _execution_whitelist_=networks())
         weights = checkpoint["state_dict"]
-        classifier = Classifier(network, card["class_names"], weights["mean"].flatten(), weights["std"].flatten())
+        statistics = (weights[name].flatten() for name in ("mean", "std"))
+        classifier = Classifier(network, card["class_names"], *statistics, normalize=card["normalize"])
         classifier.load_state_dict(weights)
         shape = tuple(card["network"]["image_shape"])
     except InstantiationException as error:
@@ -124,13 +126,15 @@ def data_config(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: as ``read`` does; and for data that are not one of imgclf's data modules.
     """
+    from imgclf.data.base import ON_THIS_MACHINE
+
     config = read(path)[KEY].get("data") or {}
     _refuse_surprises(config, path)
     target = config.get("_target_")
     if config and target not in data_modules():
         raise ValueError(f"ckpt={path}: refused: it names {target} as its data")
-    # Where the files are is this machine's business, not the checkpoint's.
-    return {**config, "data_dir": "${data_dir}"} if "data_dir" in _arguments(target) else dict(config)
+    known = _arguments(target)
+    return {**config, **{name: f"${{{name}}}" for name in ON_THIS_MACHINE if name in known}}
 
 
 def networks() -> tuple[str, ...]:

@@ -1,5 +1,8 @@
 """Which device and which precision, from what the machine has."""
 
+import contextlib
+import ctypes
+
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
@@ -37,3 +40,15 @@ def choose_precision(precision: str | int, device: torch.device) -> str | int:
             and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         )
     return "bf16-mixed" if fast else "32-true"
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep the memory that a step frees for the next one, where there is glibc.
+
+    By default it hands large blocks back to the system, which then clears them page by page: that took more than half
+    of a step of a CNN on 224x224 images.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: no block is mapped on its own
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap never shrinks

@@ -1,7 +1,7 @@
 """Evaluates a predictor on a split: metrics, predictions and the tables and figures made of them."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,13 @@ from rich.table import Table
 from torch import Tensor
 
 from imgclf import figures
+from imgclf import seed as seeding
 from imgclf.data.base import SPLITS, ImageDataModule
+from imgclf.data.files import find_images
 from imgclf.data.images import Images
-from imgclf.metrics import StageMetrics
-from imgclf.predict import Predictor, find_images
+from imgclf.explain import explanations
+from imgclf.metrics import StageMetrics, decide
+from imgclf.predict import Prediction, Predictor
 from imgclf.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -31,20 +34,45 @@ class Evaluation:
         split: its name.
         images: the split as the network saw it, uint8.
         labels: int64 (N,).
+        losses: float32 (N,).
         probabilities: float32 (N, classes).
+        threshold: of two classes, the probability from which the second is predicted.
+        names: of the images, N.
         metrics: "split/name" to value.
     """
 
     split: str
     images: Images
     labels: Tensor
+    losses: Tensor
     probabilities: Tensor
-    metrics: dict[str, float]
+    threshold: float
+    names: list[str]
+    metrics: dict[str, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = self._measure(slice(None))
+
+    def _measure(self, rows: Tensor | slice) -> dict[str, float]:
+        metrics = StageMetrics(self.split, self.probabilities.shape[1])
+        metrics.update(self.losses[rows], self.probabilities[rows], self.labels[rows])
+        return {name: float(value) for name, value in metrics.compute(self.threshold).items()}
+
+    def intervals(self, resamples: int = 1000) -> dict[str, tuple[float, float]]:
+        """Name to the bounds of the metric's bootstrap 95% interval (percentiles; Efron 1979), over images."""
+        generator = seeding.generator("bootstrap")
+        draws = (torch.randint(len(self.labels), (len(self.labels),), generator=generator) for _ in range(resamples))
+        rows = [self._measure(draw) for draw in draws]
+        bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
+        return {
+            name: tuple(torch.tensor([row[name] for row in rows], dtype=torch.float64).quantile(bounds).tolist())
+            for name in self.metrics
+        }
 
     @property
     def predicted(self) -> Tensor:
         """int64 (N,)."""
-        return self.probabilities.argmax(1)
+        return decide(self.probabilities, self.threshold)
 
     def confusion(self) -> Tensor:
         """int64 (classes, classes): rows are true, columns predicted classes."""
@@ -56,13 +84,19 @@ def evaluate(predictor: Predictor, data: ImageDataModule, split: str) -> Evaluat
     """Evaluates on the split's un-augmented images.
 
     Raises:
-        ValueError: the data has images of another shape, or other classes, than the checkpoint.
+        ValueError: the data has images of another shape, or other classes or the same in another order, than the
+            checkpoint.
     """
     names = list(data.class_names)
     if len(names) != len(predictor.class_names):
         raise ValueError(
             f"the data has {len(names)} classes ({_some(names)}), the checkpoint {len(predictor.class_names)} "
             f"({_some(predictor.class_names)}): evaluate it on data of the same classes"
+        )
+    if names != predictor.class_names and set(names) == set(predictor.class_names):
+        raise ValueError(
+            f"the data's classes ({_some(names)}) come in another order than the checkpoint's "
+            f"({_some(predictor.class_names)}): data.positive names the one to be detected"
         )
     if names != predictor.class_names:
         log.warning(
@@ -72,11 +106,9 @@ def evaluate(predictor: Predictor, data: ImageDataModule, split: str) -> Evaluat
         )
     images = data.evaluated(split)
     logits = torch.cat([predictor.logits(batch) for batch, _ in data.eval_dataloader(split)])
-    labels = images.targets
-    metrics = StageMetrics(split, len(names))
-    metrics.update(F.cross_entropy(logits, labels, reduction="none"), logits.argmax(1), labels)
-    values = {name: float(value) for name, value in metrics.compute().items()}
-    return Evaluation(split, images, labels, logits.softmax(1), values)
+    losses = F.cross_entropy(logits, images.targets, reduction="none")
+    probabilities = logits.softmax(1)
+    return Evaluation(split, images, images.targets, losses, probabilities, predictor.threshold, data.names(split))
 
 
 def check_split(split: str) -> None:
@@ -85,35 +117,47 @@ def check_split(split: str) -> None:
         raise ValueError(f"split={split}: choose one of {', '.join(SPLITS)}")
 
 
-def report(folder: RunFolder, evaluation: Evaluation, class_names: list[str]) -> dict[str, float]:
-    """Writes predictions.csv, the figures and metrics.json of an evaluated split, prints and returns the metrics."""
-    split, labels = evaluation.split, evaluation.labels
-    files = [str(i) for i in range(len(labels))]
-    folder.write_csv("predictions.csv", COLUMNS, table(files, labels.tolist(), evaluation.probabilities, class_names))
-    for name, figure in result_figures(evaluation, class_names).items():
+def report(folder: RunFolder, evaluation: Evaluation, predictor: Predictor) -> dict[str, float]:
+    """Writes predictions.csv, the figures, intervals.json and metrics.json of a split, prints and returns metrics."""
+    e, class_names = evaluation, predictor.class_names
+    rows = table(e.names, e.labels.tolist(), predictor.answers(e.probabilities))
+    folder.write_csv("predictions.csv", COLUMNS, rows)
+    title = f"{e.split.capitalize()} images as the network sees them"
+    samples = {"samples": figures.samples(*e.images[:50], class_names, title)}
+    for name, figure in {**samples, **result_figures(e, class_names), **explanations(e, predictor)}.items():
         folder.write(f"figures/{name}.png", figures.png(figures.render(figure)))
-    shown = figures.samples(
-        *evaluation.images[:50], class_names, f"{split.capitalize()} images as the network sees them"
-    )
-    folder.write("figures/samples.png", figures.png(figures.render(shown)))
-    folder.write_json("metrics.json", evaluation.metrics)
+    intervals = e.intervals()
+    folder.write_json("intervals.json", intervals)
+    folder.write_json("metrics.json", e.metrics)
     console = get_console()
-    results = Table(title=f"{split} ({len(labels):,} images)", show_header=False)
-    for name, value in evaluation.metrics.items():
-        results.add_row(name.removeprefix(f"{split}/"), f"{value:.4f}")
+    results = Table(title=f"{e.split} ({len(e.labels):,} images)")
+    for column in ("metric", "value", "95% interval"):
+        results.add_column(column, justify="left" if column == "metric" else "right")
+    for name, value in e.metrics.items():
+        low, high = intervals[name]
+        results.add_row(name.removeprefix(f"{e.split}/"), f"{value:.4f}", f"{low:.4f} to {high:.4f}")
     console.print(results)
+    if len(class_names) == 2:
+        console.print(f"{class_names[1]} is predicted from a probability of {e.threshold:.4f} on", highlight=False)
     console.print(f"metrics.json, predictions.csv and figures are in {folder.path}", highlight=False, soft_wrap=True)
-    return evaluation.metrics
+    return e.metrics
 
 
 def result_figures(evaluation: Evaluation, class_names: list[str]) -> dict[str, Figure]:
     """Name to figure: what a split's answers look like."""
     e = evaluation
     title = f"{e.split.capitalize()} accuracy {e.metrics[f'{e.split}/accuracy']:.4f}"
-    return {
+    shown = {
         "confusion_matrix": figures.confusion_matrix(e.confusion(), class_names, title),
-        "mistakes": figures.mistakes(e.images, e.labels, e.probabilities, class_names, title),
+        "mistakes": figures.mistakes(e.images, e.labels, e.predicted, e.probabilities, class_names, title),
     }
+    if len(class_names) == 2:
+        answers = e.labels, e.probabilities[:, 1], e.threshold
+        name = f"{e.split.capitalize()}, {class_names[1]}"
+        shown["roc"] = figures.roc(*answers, f"{name}: ROC, area {e.metrics[f'{e.split}/auroc']:.4f}")
+        area = e.metrics[f"{e.split}/average_precision"]
+        shown["precision_recall"] = figures.precision_recall(*answers, f"{name}: average precision {area:.4f}")
+    return shown
 
 
 def predict_files(folder: RunFolder, predictor: Predictor, pattern: str) -> None:
@@ -133,8 +177,8 @@ def predict_files(folder: RunFolder, predictor: Predictor, pattern: str) -> None
         log.warning("left out: %s", fault)
     if not images:
         raise ValueError(f"images={pattern}: none of {len(found)} files is a readable image ({faults[0]})")
-    probabilities = predictor.probabilities(torch.cat([image for _, image in images]))
-    rows = table([str(file) for file, _ in images], [""] * len(images), probabilities, predictor.class_names)
+    answers = predictor.predict(torch.cat([image for _, image in images]))
+    rows = table([str(file) for file, _ in images], [""] * len(images), answers)
     folder.write_csv("predictions.csv", COLUMNS, rows)
     console = get_console()
     for row in rows[:20]:
@@ -143,14 +187,11 @@ def predict_files(folder: RunFolder, predictor: Predictor, pattern: str) -> None
     console.print(f"{len(rows)} predictions are in {folder.path / 'predictions.csv'}", highlight=False, soft_wrap=True)
 
 
-def table(files: list[str], labels: list[int | str], probabilities: Tensor, class_names: list[str]) -> list[dict]:
+def table(files: list[str], labels: list[int | str], answers: list[Prediction]) -> list[dict]:
     """The rows of predictions.csv: an empty label where it is unknown."""
-    best = probabilities.max(1)
     return [
-        dict(zip(COLUMNS, (file, label, index, class_names[index], f"{probability:.6f}"), strict=True))
-        for file, label, index, probability in zip(
-            files, labels, best.indices.tolist(), best.values.tolist(), strict=True
-        )
+        dict(zip(COLUMNS, (file, label, *answer[:2], f"{answer.probability:.6f}"), strict=True))
+        for file, label, answer in zip(files, labels, answers, strict=True)
     ]
 
 

@@ -3,10 +3,12 @@
 import io
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,7 +21,7 @@ from imgclf.data.images import Images
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6db3", "#e0762f", "#3f9152", "#c0392b", "#666666"
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 DPI = 120
-PER_CLASS = 1000  # images a class that the mean image and the histogram are taken over
+PER_CLASS = 1000, 2**22  # images and pixels a class at most that the mean image and the histogram are taken over
 
 
 def render(figure: Figure) -> np.ndarray:
@@ -57,9 +59,10 @@ def data(splits: dict[str, Images], class_names: list[str]) -> Figure:
     _plain(counts_axes)
 
     shown = next(iter(splits.values()))
+    per_class = max(1, min(PER_CLASS[0], PER_CLASS[1] // math.prod(shown.images.shape[1:])))
     means, sample = [], []
     for label in range(classes):
-        members = (shown.targets == label).nonzero().flatten()[:PER_CLASS]
+        members = (shown.targets == label).nonzero().flatten()[:per_class]
         chosen = shown[members][0] if len(members) else shown.images.new_zeros(1, *shown.images.shape[1:])
         means.append(chosen.float().mean(0))
         sample.append(chosen.flatten())
@@ -85,17 +88,19 @@ def samples(images: Tensor, labels: Tensor, class_names: list[str], title: str) 
 
 
 def curves(rows: list[dict[str, Any]]) -> Figure:
-    """Loss and accuracy over epochs, training and validation; the best epoch by validation accuracy is marked."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    """Loss, accuracy and, of two classes, AUROC over epochs, training and validation; each one's best is marked."""
+    names = ("loss", "accuracy", *(["auroc"] if "val/auroc" in rows[0] else []))
+    figure = Figure(figsize=(5.5 * len(names), 4.2), layout="constrained")
     epochs = [row["epoch"] for row in rows]
-    for ax, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    for ax, name in zip(figure.subplots(1, len(names)), names, strict=True):
         for stage, label in (("train", "training, as trained"), ("val", "validation")):
             values = [row[f"{stage}/{name}"] for row in rows]
             ax.plot(epochs, values, color=SPLIT_COLOURS[stage], marker="o", markersize=4, label=label)
         best = (min if name == "loss" else max)(rows, key=lambda row: row[f"val/{name}"])
         value = best[f"val/{name}"]
         ax.plot(best["epoch"], value, "o", markersize=10, markerfacecolor="none", color=ORANGE)
-        ax.set(title=f"{name.capitalize()} (best validation {value:.4f}, epoch {best['epoch']})", xlabel="epoch")
+        title = "AUROC" if name == "auroc" else name.capitalize()
+        ax.set(title=f"{title} (best validation {value:.4f}, epoch {best['epoch']})", xlabel="epoch")
         ax.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend(frameon=False)
@@ -127,9 +132,11 @@ def confusion_matrix(counts: Tensor, class_names: list[str], title: str) -> Figu
     return figure
 
 
-def mistakes(images: Images, labels: Tensor, probabilities: Tensor, class_names: list[str], title: str) -> Figure:
+def mistakes(
+    images: Images, labels: Tensor, predicted: Tensor, probabilities: Tensor, class_names: list[str], title: str
+) -> Figure:
     """The up to 30 most confident errors, each with its true and predicted class and the probability given to it."""
-    confidence, predicted = probabilities.max(1)
+    confidence = probabilities.gather(1, predicted[:, None])[:, 0]
     wrong = (predicted != labels).nonzero().flatten()
     worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:30]
     captions = [
@@ -138,6 +145,73 @@ def mistakes(images: Images, labels: Tensor, probabilities: Tensor, class_names:
     return _grid(
         images[worst][0], captions, f"{title}: {len(wrong):,} errors of {len(labels):,}, true → predicted", RED
     )
+
+
+def roc(labels: Tensor, scores: Tensor, threshold: float, title: str) -> Figure:
+    """The ROC curve with the operating point of ``threshold``; labels int64, scores float in [0, 1], both (N,)."""
+    from sklearn.metrics import roc_curve
+
+    false_positives, sensitivity, _ = roc_curve(labels, scores)
+    chosen = scores >= threshold
+    point = (float(chosen[labels == 0].float().mean()), float(chosen[labels == 1].float().mean()))
+    text = f"threshold {threshold:.3f}:\nsensitivity {point[1]:.3f}\nspecificity {1 - point[0]:.3f}"
+    figure = _operating_curve(false_positives, sensitivity, point, text, title)
+    ax = figure.axes[0]
+    ax.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
+    ax.set(xlabel="1 - specificity (false positive rate)", ylabel="sensitivity (true positive rate)")
+    return figure
+
+
+def precision_recall(labels: Tensor, scores: Tensor, threshold: float, title: str) -> Figure:
+    """Precision over recall with the operating point of ``threshold``; arguments as of ``roc``."""
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    chosen, positive = scores >= threshold, labels == 1
+    hits = float((chosen & positive).sum())
+    point = (hits / float(positive.sum()), hits / max(1.0, float(chosen.sum())))
+    text = f"threshold {threshold:.3f}:\nrecall {point[0]:.3f}\nprecision {point[1]:.3f}"
+    figure = _operating_curve(recall, precision, point, text, title)
+    share = float(positive.float().mean())
+    figure.axes[0].axhline(share, linestyle="--", color=GREY, linewidth=1)
+    figure.axes[0].set(xlabel="recall (sensitivity)", ylabel="precision (positive predictive value)")
+    return figure
+
+
+def _operating_curve(x: np.ndarray, y: np.ndarray, point: tuple[float, float], text: str, title: str) -> Figure:
+    figure = Figure(figsize=(5.6, 5.4), layout="constrained")
+    ax = figure.subplots()
+    ax.plot(x, y, color=BLUE, drawstyle="steps-post" if x[0] < x[-1] else "steps-pre")
+    ax.plot(*point, "o", color=ORANGE, markersize=8)
+    ax.annotate(text, (0.5, 0.4), xycoords="axes fraction", ha="center", va="top", color=ORANGE)
+    ax.set(title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.grid(alpha=0.3)
+    _plain(ax)
+    return figure
+
+
+def heat_maps(images: Tensor, heat: Tensor, captions: list[str], groups: dict[str, int], title: str) -> Figure:
+    """Images under a transparent heat map, a titled row for each group.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        heat: float (N, H, W) in [0, 1].
+        captions: of the images, N.
+        groups: title to number of images, in order; N in all.
+        title: of the figure.
+    """
+    columns = max(groups.values())
+    figure = Figure(figsize=(max(6, columns * 1.9), len(groups) * 2.4 + 0.5), layout="constrained")
+    grey = images.float().div(255).expand(-1, 3, -1, -1)
+    colours = torch.from_numpy(colormaps["jet"](heat.numpy())[..., :3]).permute(0, 3, 1, 2).float()
+    alpha = 0.6 * heat[:, None]
+    shown = (grey * (1 - alpha) + colours * alpha).split(list(groups.values()))
+    texts = iter(captions)
+    for ax, name, tiles in zip(np.atleast_1d(figure.subplots(len(groups))), groups, shown, strict=True):
+        _tiles(ax, list(tiles), list(islice(texts, len(tiles))), columns)
+        ax.set_title(name, loc="left", fontsize=10)
+    figure.suptitle(title)
+    return figure
 
 
 def _grid(images: Tensor, captions: list[str], title: str, colour: str = "black") -> Figure:

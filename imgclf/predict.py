@@ -1,19 +1,20 @@
 """A trained classifier, ready to be asked."""
 
-import glob
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from imgclf.data.files import read_image
+from imgclf.metrics import decide
 from imgclf.models.classifier import Classifier
 
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+PIXELS = 2**21  # of a forward pass, so that its activations stay within a few GB
 
 
 class Prediction(NamedTuple):
@@ -30,15 +31,23 @@ class Predictor:
     Args:
         classifier: with its weights, on the device it shall run on.
         image_shape: channels, height, width of the images it was trained on.
-        batch_size: images a forward pass.
+        batch_size: images a forward pass; by default as many as ``PIXELS`` allows, up to 1,000.
     """
 
-    def __init__(self, classifier: Classifier, image_shape: tuple[int, int, int], batch_size: int = 1000) -> None:
-        self.classifier, self.image_shape, self.batch_size = classifier.eval(), image_shape, batch_size
+    def __init__(
+        self, classifier: Classifier, image_shape: tuple[int, int, int], batch_size: int | None = None
+    ) -> None:
+        self.classifier, self.image_shape = classifier.eval(), image_shape
+        self.batch_size = batch_size or min(1000, max(1, PIXELS // math.prod(image_shape[1:])))
 
     @property
     def class_names(self) -> list[str]:
         return self.classifier.class_names
+
+    @property
+    def threshold(self) -> float:
+        """Of two classes: the probability from which the second is predicted."""
+        return float(self.classifier.threshold)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
@@ -66,10 +75,15 @@ class Predictor:
             ValueError: another shape, or values out of range.
             OSError: a file that is not a readable image.
         """
-        best = self.probabilities(images).max(1)
+        return self.answers(self.probabilities(images))
+
+    def answers(self, probabilities: Tensor) -> list[Prediction]:
+        """One Prediction a row of float (N, classes); of two classes the checkpoint's threshold decides."""
+        predicted = decide(probabilities, self.threshold)
+        chosen = probabilities.gather(1, predicted[:, None])[:, 0]
         return [
             Prediction(index, self.class_names[index], probability)
-            for index, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            for index, probability in zip(predicted.tolist(), chosen.tolist(), strict=True)
         ]
 
     def tensor(self, images: Any) -> Tensor:
@@ -92,46 +106,5 @@ class Predictor:
         return images
 
     def _read(self, images: Iterable[str | Path | Image.Image]) -> Tensor:
-        channels, height, width = self.image_shape
-        arrays = []
-        for source in images:
-            image = source if isinstance(source, Image.Image) else open_image(source)
-            if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-                image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
-            image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB").resize((width, height))
-            arrays.append(torch.from_numpy(np.array(image)).view(height, width, channels).permute(2, 0, 1))
-        if not arrays:
-            return torch.empty(0, *self.image_shape, dtype=torch.uint8)
-        return torch.stack(arrays)
-
-
-def open_image(path: str | Path) -> Image.Image:
-    """Reads a JPEG, PNG, BMP, TIFF or WebP file whole.
-
-    Raises:
-        OSError: missing, damaged or of another format; the message starts with the path.
-    """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # Pillow's decoders raise many things on damaged files
-        raise OSError(f"{path}: not a readable image ({error})") from error
-
-
-def find_images(pattern: str) -> list[Path]:
-    """A file, every image below a folder, or the files that match a glob (``**`` crosses folders), sorted.
-
-    Raises:
-        FileNotFoundError: there is nothing of the kind.
-    """
-    path = Path(pattern).expanduser()
-    if path.is_file():
-        return [path]
-    candidates = path.rglob("*") if path.is_dir() else (Path(name) for name in glob.glob(str(path), recursive=True))
-    found = sorted(file for file in candidates if file.is_file() and file.suffix.lower() in SUFFIXES)
-    if not found:
-        raise FileNotFoundError(f"images={pattern}: no image ({', '.join(SUFFIXES)}) is there")
-    return found
+        arrays = [torch.from_numpy(read_image(source, self.image_shape)) for source in images]
+        return torch.stack(arrays) if arrays else torch.empty(0, *self.image_shape, dtype=torch.uint8)

@@ -28,7 +28,8 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "
 LOCK = ".lock"
 # What may differ when a run is continued, by prefix: where and how fast it runs, and what is done with it afterwards.
 MAY_CHANGE = (
-    *("resume.", "name.", "evaluate_on.", "logger.", "callbacks.", "data_dir.", "data.data_dir.", "data.num_workers."),
+    *("resume.", "name.", "evaluate_on.", "logger.", "callbacks.", "data_dir.", "cache_dir."),
+    *("data.data_dir.", "data.cache_dir.", "data.num_workers."),
     *("trainer.accelerator.", "trainer.devices.", "trainer.max_epochs.", "trainer.log_every_n_steps."),
     *("trainer.enable_", "trainer.profiler."),
 )
@@ -132,7 +133,7 @@ class RunFolder:
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_bytes(data.encode() if isinstance(data, str) else data)
+        unfinished.write_bytes(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
         os.replace(unfinished, path)
         return path
 

@@ -20,7 +20,7 @@ from imgclf.callbacks import History
 from imgclf.checkpoint import load, read
 from imgclf.data.base import SPLITS, ImageDataModule
 from imgclf.evaluation import evaluate, result_figures
-from imgclf.metrics import METRICS
+from imgclf.metrics import BINARY_METRICS, LOWER_IS_BETTER, METRICS
 from imgclf.models.classifier import Classifier
 from imgclf.run_folder import RunFolder
 
@@ -30,7 +30,8 @@ NO_HYPERPARAMETERS = (
     *("_partial_", "data_dir", "eval_batch_size", "num_workers", "accelerator", "devices", "log_every_n_steps"),
     *("profiler", "enable_progress_bar", "enable_model_summary"),
 )
-OBJECTIVES = tuple(f"val/{name}" for name in METRICS)
+BINARY_OBJECTIVES = tuple(f"val/{name}" for name in BINARY_METRICS)
+OBJECTIVES = (*(f"val/{name}" for name in METRICS), *BINARY_OBJECTIVES)
 
 
 def check(config: Mapping[str, Any]) -> str:
@@ -63,7 +64,7 @@ def check(config: Mapping[str, Any]) -> str:
     clip = config["trainer"]["gradient_clip_val"]
     if clip is not None and not (isinstance(clip, int | float) and 0 < clip < math.inf):
         raise ValueError(f"trainer.gradient_clip_val={clip}: give a number above 0, or null for no clipping")
-    return "min" if objective.endswith("loss") else "max"
+    return "min" if objective.removeprefix("val/") in LOWER_IS_BETTER else "max"
 
 
 def supplied(options: Mapping[str, Any], folder: RunFolder, mode: str) -> dict[str, Any]:
@@ -99,6 +100,8 @@ def train(
     Returns:
         metrics.json.
     """
+    if config["objective"] in BINARY_OBJECTIVES and len(data.class_names) != 2:
+        raise ValueError(f"objective={config['objective']} needs data of two classes, not {len(data.class_names)}")
     history = next(callback for callback in trainer.callbacks if isinstance(callback, History))
     folder.metrics_file.unlink(missing_ok=True)  # of a shorter run that is being continued
     folder.describe(config, str(trainer.strategy.root_device))
@@ -140,7 +143,7 @@ def report(folder: RunFolder, metrics: dict[str, float], overrides: Sequence[str
     table.add_column("metric")
     for split in splits:
         table.add_column(split, justify="right")
-    for name in METRICS:
+    for name in METRICS + (BINARY_METRICS if "val/auroc" in metrics else ()):
         table.add_row(name, *(f"{metrics[f'{split}/{name}']:.4f}" for split in splits))
     console = get_console()
     console.print(table)
@@ -159,8 +162,10 @@ def report(folder: RunFolder, metrics: dict[str, float], overrides: Sequence[str
 
 def _sample_figure(folder: RunFolder, data: ImageDataModule, trainer: pl.Trainer) -> None:
     images = data.training_images()
-    order = torch.randperm(len(images), generator=seeding.generator("samples"))[:50]
-    batch, labels = images[order]
+    order = torch.randperm(len(images), generator=seeding.generator("samples"))
+    labels, per_class = images.targets[order], -(-50 // len(data.class_names))
+    chosen = [order[labels == label][:per_class] for label in range(len(data.class_names))]
+    batch, labels = images[torch.cat(chosen)[:50]]
     seen = data.augment(batch.float().div_(255), seeding.generator("samples"))
     title = "Training images as the network sees them"
     _publish(folder, trainer, "samples", figures.samples(seen, labels, data.class_names, title))

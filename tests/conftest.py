@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 PROJECT = Path(__file__).parent.parent
 # A run of a second.
@@ -116,7 +117,27 @@ def tiny_data(tmp_path_factory) -> Path:
         ]
         with bz2.open(root / ("usps.bz2" if split == "train" else "usps.t.bz2"), "wt") as file:
             file.write("\n".join(rows) + "\n")
+        write_xrays(root / "chest_xray" / split, count=80 if split == "train" else 30)
     return root
+
+
+def write_xrays(folder: Path, count: int) -> None:
+    """Images of two classes, named like the chest X-rays: two a patient."""
+    images, labels = tiny_images(count, 2, side=40, seed=count)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        patient = i // 4 + 1
+        healthy = f"IM-{patient:04}-{i:04}" if i % 4 else f"NORMAL2-IM-{patient:04}-{i:04}"
+        name = f"person{patient}_bacteria_{i}" if label else healthy
+        file = folder / ("PNEUMONIA" if label else "NORMAL") / f"{name}.jpeg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGCLF_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_curve, precision_score, recall_score, roc_curve
 
 from imgclf import figures
 from imgclf.data.images import Images
@@ -17,7 +17,7 @@ def evaluation():
     probabilities = torch.from_numpy(random.dirichlet(np.ones(4), 50)).float()
     labels = torch.from_numpy(random.integers(0, 4, 50))
     images = Images(torch.from_numpy(random.integers(0, 256, (50, 1, 8, 8), dtype=np.uint8)), labels)
-    return Evaluation("test", images, labels, probabilities, {"test/accuracy": 0.5})
+    return Evaluation("test", images, labels, torch.rand(50), probabilities, 0.5, [str(i) for i in range(50)])
 
 
 NAMES = ["a", "b", "a long name", "ü"]
@@ -39,7 +39,9 @@ def test_confusion_matrix_shows_scikit_learn_s_counts_and_row_shares(evaluation)
 
 
 def test_mistakes_are_the_most_confident_errors_in_order(evaluation):
-    figure = figures.mistakes(evaluation.images, evaluation.labels, evaluation.probabilities, NAMES, "t")
+    figure = figures.mistakes(
+        evaluation.images, evaluation.labels, evaluation.predicted, evaluation.probabilities, NAMES, "t"
+    )
     confidence, predicted = evaluation.probabilities.max(1)
     wrong = sorted((i for i in range(50) if predicted[i] != evaluation.labels[i]), key=lambda i: -confidence[i])
     captions = [text for text in texts(figure) if text]
@@ -80,3 +82,51 @@ def test_grids_of_any_size_and_colour_images(count):
     assert pixels.shape[1] > 800
     image = Image.open(io.BytesIO(figures.png(pixels)))
     assert np.array_equal(np.array(image), pixels)
+
+
+@pytest.fixture
+def answers():
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 2, 200)
+    return torch.from_numpy(labels), torch.from_numpy((labels * 0.3 + random.random(200)) / 1.3).float()
+
+
+def test_roc_and_precision_recall_are_scikit_learn_s_with_the_threshold_marked(answers):
+    labels, scores = answers
+    predicted = scores >= 0.6
+    for draw, expected, point in (
+        (
+            figures.roc,
+            roc_curve(labels, scores)[:2],
+            (1 - recall_score(1 - labels, ~predicted), recall_score(labels, predicted)),
+        ),
+        (
+            figures.precision_recall,
+            precision_recall_curve(labels, scores)[1::-1],
+            (recall_score(labels, predicted), precision_score(labels, predicted)),
+        ),
+    ):
+        ax = draw(labels, scores, 0.6, "title").axes[0]
+        curve, marked = ax.lines[:2]
+        assert np.array_equal(curve.get_xdata(), expected[0])
+        assert np.array_equal(curve.get_ydata(), expected[1])
+        assert (marked.get_xdata()[0], marked.get_ydata()[0]) == pytest.approx(point)
+        assert "threshold 0.600" in ax.texts[0].get_text()
+
+
+def test_curves_of_two_classes_show_the_auroc():
+    row = {"epoch": 1} | {
+        f"{stage}/{name}": 0.5 for stage in ("train", "val") for name in ("loss", "accuracy", "auroc")
+    }
+    assert [ax.get_title().split(" ")[0] for ax in figures.curves([row]).axes] == ["Loss", "Accuracy", "AUROC"]
+
+
+def test_heat_maps_leave_cold_places_as_they_are():
+    images = torch.full((3, 1, 8, 8), 100, dtype=torch.uint8)
+    heat = torch.zeros(3, 8, 8)
+    heat[:, 0, 0] = 1
+    figure = figures.heat_maps(images, heat, ["a", "b", "c"], {"first": 2, "second": 1}, "title")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["first", "second"]
+    shown = figure.axes[0].images[0].get_array()
+    assert shown[5, 5].tolist() == pytest.approx([100 / 255] * 3)
+    assert shown[0, 0, 0] > shown[0, 0, 2] + 0.2  # hot is red

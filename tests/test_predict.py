@@ -6,7 +6,7 @@ from PIL import Image
 from imgclf.data.digits import Digits
 from imgclf.models.classifier import Classifier
 from imgclf.models.cnn import CNN
-from imgclf.predict import Predictor, find_images, open_image
+from imgclf.predict import Predictor
 
 
 @pytest.fixture
@@ -38,12 +38,6 @@ def test_every_form_of_the_same_images_gets_the_same_answer(predictor, images, t
     assert expected[0].probability == pytest.approx(float(floats[0].max()))
 
 
-def test_sixteen_bits_keep_their_shades(predictor, tmp_path):
-    ramp = np.linspace(0, 65535, 28 * 28).astype(np.uint16).reshape(28, 28)
-    Image.fromarray(ramp).save(tmp_path / "a.png")
-    assert np.abs(predictor.tensor(tmp_path / "a.png")[0, 0].numpy() - ramp / 257).max() <= 1
-
-
 def test_images_of_another_size_are_scaled_and_tensors_are_not(predictor, tmp_path):
     Image.new("RGBA", (50, 80), (200, 10, 10, 255)).save(tmp_path / "a.png")
     assert len(predictor.predict(tmp_path / "a.png")) == 1
@@ -58,23 +52,3 @@ def test_values_out_of_range_are_refused(predictor):
         predictor.predict(torch.full((1, 28, 28), float("nan")))
     with pytest.raises(ValueError, match="uint8"):
         predictor.predict(np.zeros((1, 28, 28), dtype=np.int64))
-
-
-def test_find_images(tmp_path):
-    (tmp_path / "in").mkdir()
-    for name in ("b.PNG", "in/a.jpg", "in/c.txt"):
-        (tmp_path / name).touch()
-    assert find_images(str(tmp_path)) == [tmp_path / "b.PNG", tmp_path / "in" / "a.jpg"]
-    assert find_images(str(tmp_path / "*.PNG")) == [tmp_path / "b.PNG"]
-    assert find_images(str(tmp_path / "b.PNG")) == [tmp_path / "b.PNG"]
-    for nothing in ("none", "*.tif"):
-        with pytest.raises(FileNotFoundError, match="no image"):
-            find_images(str(tmp_path / nothing))
-
-
-def test_only_named_formats_are_opened(tmp_path):
-    Image.new("L", (5, 5)).save(tmp_path / "a.gif")
-    (tmp_path / "b.png").write_text("text")
-    for name in ("a.gif", "b.png"):
-        with pytest.raises(OSError, match=f"{name}: not a readable image"):
-            open_image(tmp_path / name)

@@ -28,7 +28,8 @@ def weights(file) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", options("data"))
 def test_every_data_config(name, train, tmp_path):
-    result = train(f"data={name}", "data.batch_size=50", "model=mlp", "model.hidden=[8]", "hydra.run.dir=run")
+    root = ["data.root=chest_xray"] if name == "image_folder" else []
+    result = train(f"data={name}", *root, "data.batch_size=50", "model=mlp", "model.hidden=[8]", "hydra.run.dir=run")
     assert result.code == 0, result.err
     assert "best.ckpt" in result.out
     assert 0 <= metrics(tmp_path / "run")["test/accuracy"] <= 1
@@ -49,7 +50,7 @@ def test_every_experiment(name, train, tmp_path):
     "choice",
     [
         f"{group}={name}"
-        for group in ("optimizer", "scheduler", "augmentation", "trainer", "logger", "callbacks")
+        for group in ("model", "optimizer", "scheduler", "augmentation", "trainer", "logger", "callbacks")
         for name in options(group)
     ],
 )
@@ -90,6 +91,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     assert "epoch 3/3" in (run / "train.log").read_text()
     for name in ("best", "last"):
         assert {"state_dict", "imgclf"} <= torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True).keys()
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2  # whichever was best
     left = {path.name for path in run.iterdir()}
     assert left == {
         *("metrics.json", "metrics.csv", "config.yaml", "environment.json", "train.log", ".lock"),

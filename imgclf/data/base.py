@@ -10,10 +10,13 @@ from torch.utils.data import DataLoader
 
 from imgclf import seed as seeding
 from imgclf.data.images import Batches, Images
+from imgclf.data.splits import hold_out
 from imgclf.transforms.augmentation import Augmentation
 
 SPLITS = ("train", "val", "test")
-STATISTICS_FROM = 8192  # images; enough to fix mean and deviation to three digits
+ON_THIS_MACHINE = ("data_dir", "cache_dir")  # arguments that say where files are, which no checkpoint keeps
+BALANCES = ("none", "weighted_loss", "sampler")
+STATISTICS_FROM = 8192, 2**25  # images and pixels at most
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -31,6 +34,8 @@ class ImageDataModule(pl.LightningDataModule):
         split_seed: chooses which; independent of ``seed``.
         seed: order of training batches, training noise and augmentation.
         augmentation: applied to training batches only.
+        balance: for classes of unequal size: "none"; "weighted_loss", images weighted against their class's share;
+            or "sampler", training images drawn with replacement, every class as often.
         num_workers: processes that read batches; 0 is fastest for images in memory.
 
     Raises:
@@ -47,6 +52,7 @@ class ImageDataModule(pl.LightningDataModule):
         split_seed: int = 0,
         seed: int = 0,
         augmentation: Augmentation | None = None,
+        balance: str = "none",
         num_workers: int = 0,
     ) -> None:
         super().__init__()
@@ -55,10 +61,12 @@ class ImageDataModule(pl.LightningDataModule):
                 raise ValueError(f"data.{name}={value}: give a whole number from 1 up")
         if not isinstance(val_fraction, int | float) or not 0 < val_fraction < 1:
             raise ValueError(f"data.val_fraction={val_fraction}: give a share between 0 and 1, such as 0.1")
-        self.save_hyperparameters(ignore=["augmentation", "data_dir"], logger=False)
+        if balance not in BALANCES:
+            raise ValueError(f"data.balance={balance}: choose one of {', '.join(BALANCES)}")
+        self.save_hyperparameters(ignore=["augmentation", *ON_THIS_MACHINE], logger=False)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.val_fraction, self.split_seed, self.seed = val_fraction, split_seed, seed
-        self.augmentation = augmentation
+        self.augmentation, self.balance = augmentation, balance
         self._splits: dict[str, Images] = {}
         self._evaluated: dict[str, Images] = {}
 
@@ -102,9 +110,21 @@ class ImageDataModule(pl.LightningDataModule):
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel, of values in [0, 1], over training images as evaluated."""
-        sample = Images(*self.split("train")[:STATISTICS_FROM])
+        images, pixels = STATISTICS_FROM
+        sample = Images(*self.split("train")[: max(1, min(images, pixels // math.prod(self.image_shape)))])
         values = self.vary(sample, "train").images.double() / 255
         return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).clamp_min(1e-3).tolist()
+
+    def class_weights(self) -> list[float] | None:
+        """What each class's images weigh in the training loss, 1 on average; None for all the same."""
+        if self.balance != "weighted_loss":
+            return None
+        counts = torch.bincount(self.split("train").targets, minlength=len(self.class_names)).double()
+        return (counts.sum() / (counts.clamp_min(1) * (counts > 0).sum())).tolist()
+
+    def names(self, split: str) -> list[str]:
+        """What each image of a split is called in predictions.csv: its file, or its number."""
+        return [str(i) for i in range(len(self.split(split)))]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -121,10 +141,11 @@ class ImageDataModule(pl.LightningDataModule):
             self.evaluated("val")
 
     def train_dataloader(self) -> DataLoader:
-        images = self.training_images()
-        return self._loader(
-            images, Batches(len(images), self.batch_size, self.seed, lambda: self.trainer.current_epoch)
-        )
+        images, weights = self.training_images(), None
+        if self.balance == "sampler":
+            weights = 1 / torch.bincount(images.targets)[images.targets].double()
+        epoch = lambda: self.trainer.current_epoch  # noqa: E731
+        return self._loader(images, Batches(len(images), self.batch_size, self.seed, epoch, weights))
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader("val")
@@ -162,21 +183,8 @@ class ImageDataModule(pl.LightningDataModule):
         )
 
     def _halves(self) -> tuple[Images, Images]:
-        from sklearn.model_selection import train_test_split
-
         images, labels = self.load("train")
-        counts = torch.bincount(labels)
-        kept = math.ceil(self.val_fraction * len(labels))
-        if not 0 < kept < len(labels):
-            raise ValueError(f"data.val_fraction={self.val_fraction} of {len(labels)} images leaves a split empty")
-        # A split must hold one image of every class for that; tiny sets are split at random instead.
-        stratify = counts[counts > 0].min() > 1 and (counts > 0).sum() <= min(kept, len(labels) - kept)
-        train, val = train_test_split(
-            torch.arange(len(labels)).numpy(),
-            test_size=kept,
-            stratify=labels.numpy() if stratify else None,
-            random_state=self.split_seed,
-        )
-        halves = tuple(Images(images, labels, torch.from_numpy(rows)) for rows in (train, val))
+        parts = hold_out(labels, self.val_fraction, self.split_seed, "data.val_fraction")
+        halves = tuple(Images(images, labels, rows) for rows in parts)
         self._splits["train"], self._splits["val"] = halves
         return halves

@@ -39,10 +39,18 @@ class Batches(Sampler[Tensor]):
     """Yields the row numbers of one batch after another, in order, or shuffled by (seed, epoch) alone.
 
     ``epoch`` is asked when an epoch starts, so that a resumed run draws what an undisturbed one would have drawn.
+    With ``weights``, float (size,), rows are drawn with replacement, in proportion to them.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int = 0, epoch: Callable[[], int] | None = None) -> None:
-        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, epoch
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int = 0,
+        epoch: Callable[[], int] | None = None,
+        weights: Tensor | None = None,
+    ) -> None:
+        self.size, self.batch_size, self.seed, self.epoch, self.weights = size, batch_size, seed, epoch, weights
 
     def __len__(self) -> int:
         return -(-self.size // self.batch_size)
@@ -51,7 +59,11 @@ class Batches(Sampler[Tensor]):
         if self.epoch is None:
             order = torch.arange(self.size)
         else:
-            order = torch.randperm(self.size, generator=seeding.generator("order", self.seed, self.epoch()))
+            generator = seeding.generator("order", self.seed, self.epoch())
+            if self.weights is None:
+                order = torch.randperm(self.size, generator=generator)
+            else:
+                order = torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
         yield from order.split(self.batch_size)
 
 

@@ -15,15 +15,26 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from imgclf import seed as seeding
 from imgclf.checkpoint import describe
-from imgclf.metrics import StageMetrics
+from imgclf.metrics import StageMetrics, decide, youden_threshold
 from imgclf.models.network import Network
+
+NORMALIZATIONS = ("dataset", "image")
+FLAT = 1e-2  # added to an image's deviation, so that an empty one is not made into noise
+
+
+def num_logits(class_names: Sequence[str]) -> int:
+    """How many logits a network needs: one for two classes, else one a class."""
+    return 1 if len(class_names) == 2 else len(class_names)
 
 
 class Classifier(pl.LightningModule):
     """Cross-entropy training of a network, with normalisation inside, so that it travels with the weights.
 
+    Of two classes the second is the positive one, and one logit is enough: beside a logit of 0 for the first class,
+    softmax is the sigmoid and cross-entropy the binary cross-entropy.
+
     Args:
-        network: maps normalised float images (N, C, H, W) to logits (N, classes).
+        network: maps normalised float images (N, C, H, W) to logits (N, ``num_logits(class_names)``).
         class_names: one a class, in the order of the class indices.
         mean: per channel, of values in [0, 1]; with ``std``, what images are normalised by.
         std: per channel.
@@ -33,6 +44,10 @@ class Classifier(pl.LightningModule):
         scheduler_interval: "step" or "epoch".
         scheduler_monitor: the metric a plateau scheduler watches.
         label_smoothing: share of the target spread over all classes, in [0, 1).
+        class_weights: one a class, of its images in the training loss; None for all the same.
+        threshold: of two classes, the probability from which the second is predicted, in (0, 1); or "validation":
+            chosen after every epoch on the validation images, for the largest sensitivity + specificity.
+        normalize: "dataset", by ``mean`` and ``std``; or "image", every image by its own mean and deviation.
         channels_last: keep weights and activations in that memory format, which convolutions are faster in.
         seed: of dropout, which depends on it, the epoch and the step only.
 
@@ -52,6 +67,9 @@ class Classifier(pl.LightningModule):
         scheduler_interval: str = "step",
         scheduler_monitor: str | None = None,
         label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        threshold: float | str = 0.5,
+        normalize: str = "dataset",
         channels_last: bool = True,
         seed: int = 0,
     ) -> None:
@@ -60,10 +78,19 @@ class Classifier(pl.LightningModule):
             raise ValueError(f"model.label_smoothing={label_smoothing}: give a share from 0 up to, not including, 1")
         if scheduler_interval not in ("step", "epoch"):
             raise ValueError(f"scheduler.interval={scheduler_interval}: choose step or epoch")
+        if normalize not in NORMALIZATIONS:
+            raise ValueError(f"model.normalize={normalize}: choose one of {', '.join(NORMALIZATIONS)}")
+        if threshold != "validation" and not (isinstance(threshold, int | float) and 0 < threshold < 1):
+            raise ValueError(f"model.threshold={threshold}: give a probability between 0 and 1, or validation")
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network, self.class_names = network.to(memory_format=memory_format), list(class_names)
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(-1, 1, 1))
+        self.chooses_threshold = threshold == "validation" and len(self.class_names) == 2
+        self.register_buffer("threshold", torch.tensor(0.5 if threshold == "validation" else threshold))
+        weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.normalize = normalize
         self.optimizer, self.scheduler = optimizer, scheduler
         self.scheduler_interval, self.scheduler_monitor = scheduler_interval, scheduler_monitor
         self.label_smoothing, self.seed = label_smoothing, seed
@@ -75,14 +102,20 @@ class Classifier(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8, or float in [0, 1], (N, C, H, W) to logits (N, classes)."""
-        scale = 1 if images.is_floating_point() else 255
-        return self.network((images.to(self.mean.dtype) / scale - self.mean) / self.std)
+        images = images.to(self.mean.dtype) / (1 if images.is_floating_point() else 255)
+        if self.normalize == "image":
+            std, mean = torch.std_mean(images, (1, 2, 3), correction=0, keepdim=True)
+            logits = self.network((images - mean) / (std + FLAT))
+        else:
+            logits = self.network((images - self.mean) / self.std)
+        return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
 
     def on_fit_start(self) -> None:
         describe(self, self.trainer.datamodule)  # what cannot be described fails now, not at the first checkpoint
 
     def on_train_epoch_start(self) -> None:
         self._pending.clear()
+        self.network.begin_epoch(self.current_epoch)
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         step_seed = seeding.derive("dropout", self.seed, self.current_epoch, batch_idx, self.global_rank)
@@ -93,14 +126,14 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         logits = self(images).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        loss = F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.label_smoothing)
         # Kept on the device and looked at every few steps: asking every step would make a GPU wait.
-        self._pending.append((self.global_step + 1, loss.detach(), logits.detach().argmax(1), labels))
+        self._pending.append((self.global_step + 1, loss.detach(), logits.detach(), labels))
         last = self.trainer.is_last_batch
         if last or len(self._pending) >= max(1, self.trainer.log_every_n_steps):
             self._account()
         if last:
-            values = {**self._metrics["train"].compute(), "lr": self._rate()}
+            values = {**self._metrics["train"].compute(self.threshold), "lr": self._rate()}
             self.log_dict(values, batch_size=1, on_step=False, on_epoch=True)
         return loss
 
@@ -108,7 +141,9 @@ class Classifier(pl.LightningModule):
         self._evaluate(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
-        values = self._metrics["val"].compute()
+        if self.chooses_threshold:
+            self.threshold.fill_(youden_threshold(*self._metrics["val"].answers()))
+        values = self._metrics["val"].compute(self.threshold)
         if not values["val/loss"].isfinite():
             raise self._diverged(float(values["val/loss"]), self.global_step, "val/loss")
         self.log_dict(values)
@@ -117,7 +152,7 @@ class Classifier(pl.LightningModule):
         self._evaluate(batch, "test")
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict(self._metrics["test"].compute())
+        self.log_dict(self._metrics["test"].compute(self.threshold))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.parameters())
@@ -141,21 +176,21 @@ class Classifier(pl.LightningModule):
         images, labels = batch
         logits = self(images).float()
         metrics = self._metrics[stage].to(self.device)
-        metrics.update(F.cross_entropy(logits, labels, reduction="none"), logits.argmax(1), labels)
+        metrics.update(F.cross_entropy(logits, labels, reduction="none"), logits.softmax(1), labels)
 
     def _account(self) -> None:
         """Adds the pending steps to the epoch's metrics, checks their losses and logs them."""
-        steps, losses, predicted, labels = zip(*self._pending, strict=True)
+        steps, losses, logits, labels = zip(*self._pending, strict=True)
         sizes = torch.tensor([len(batch) for batch in labels], device=self.device)
-        losses, predicted, labels = torch.stack(losses), torch.cat(predicted), torch.cat(labels)
+        losses, probabilities, labels = torch.stack(losses), torch.cat(logits).softmax(1), torch.cat(labels)
         for step, loss in zip(steps, losses.tolist(), strict=True):
             if not math.isfinite(loss):
                 raise self._diverged(loss, step, "loss")
         losses = losses.repeat_interleave(sizes)
-        self._metrics["train"].to(self.device).update(losses, predicted, labels)
+        self._metrics["train"].to(self.device).update(losses, probabilities, labels)
         self.live = {
             "loss": float(losses.mean()),
-            "accuracy": float((predicted == labels).float().mean()),
+            "accuracy": float((decide(probabilities, self.threshold) == labels).float().mean()),
         }
         self._pending.clear()
         for logger in self.loggers:

@@ -10,8 +10,12 @@ class Network(HyperparametersMixin, nn.Module):
     """An nn.Module that a checkpoint can rebuild: call ``self.save_hyperparameters()`` first in ``__init__``.
 
     The constructor takes ``image_shape`` (channels, height, width) and ``num_classes``, then arguments of its own,
-    numbers, strings and lists only; ``forward`` maps float (N, C, H, W) to logits (N, num_classes).
+    numbers, strings and lists only; ``forward`` maps float (N, C, H, W) to logits (N, num_classes). Of two classes
+    ``num_classes`` is 1: the logit of the second.
     """
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called in training mode before each epoch of training, counted from 0."""
 
 
 def check_widths(name: str, widths: Sequence[int]) -> None:

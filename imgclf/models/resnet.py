@@ -35,6 +35,7 @@ class ResNet(Network):
         num_classes: number of logits.
         widths: filters of each stage; the first stage keeps the resolution.
         depth: residual blocks a stage.
+        stem_stride: of the stem; 2 halves large images at once.
         dropout: before the last layer.
     """
 
@@ -44,13 +45,14 @@ class ResNet(Network):
         num_classes: int = 10,
         widths: Sequence[int] = (16, 32, 64),
         depth: int = 1,
+        stem_stride: int = 1,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         check_widths("widths", widths)
         layers: list[nn.Module] = [
-            nn.Conv2d(image_shape[0], widths[0], 3, padding=1, bias=False),
+            nn.Conv2d(image_shape[0], widths[0], 3, stem_stride, padding=1, bias=False),
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(inplace=True),
         ]

@@ -7,18 +7,29 @@ from torch import Tensor
 
 from imgclf.transforms.geometry import rotation, warp
 
+ERASED_AREA = (0.02, 1 / 3)  # share of the image, as Zhong et al. 2020 have it
+ERASED_ASPECT = 3.3
+
 
 class Augmentation:
-    """Random affine jitter, black outside the image; every strength is 0 by default, and at 0 images pass unchanged.
+    """Random geometry, light and erasing; by default each is off, and images pass unchanged.
+
+    Geometry is one bilinear warp; around an image its outermost pixels are repeated. Values stay in [0, 1].
 
     Args:
         degrees: rotation, uniform in [-degrees, degrees].
         translate: shift along each axis, uniform, as a fraction of the side: [-translate, translate].
         scale: zoom along each axis, log-uniform in [1 / (1 + scale), 1 + scale].
         shear: horizontal shear, uniform in [-shear, shear] (tangent of the angle).
+        flip: probability of a horizontal flip.
+        crop: least area of a random crop, as a share of the image, uniform in [crop, 1]; it is scaled to full size.
+        brightness: added to all values of an image, uniform in [-brightness, brightness].
+        contrast: factor about the image's mean, log-uniform in [1 / (1 + contrast), 1 + contrast].
+        gamma: exponent of all values, log-uniform in [1 / (1 + gamma), 1 + gamma].
+        erase: probability that a rectangle is painted over with one random value (Zhong et al. 2020).
 
     Raises:
-        ValueError: a strength is negative or not a number.
+        ValueError: a strength is negative or not a number, or a probability or share not in [0, 1].
     """
 
     def __init__(
@@ -27,21 +38,64 @@ class Augmentation:
         translate: float = 0.0,
         scale: float = 0.0,
         shear: float = 0.0,
+        flip: float = 0.0,
+        crop: float = 1.0,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        gamma: float = 0.0,
+        erase: float = 0.0,
     ) -> None:
         strengths = {"degrees": degrees, "translate": translate, "scale": scale, "shear": shear}
+        strengths |= {"brightness": brightness, "contrast": contrast, "gamma": gamma}
         for name, value in strengths.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"augmentation.{name}={value}: give a number from 0 (off) up")
+        for name, value in {"flip": flip, "crop": crop, "erase": erase}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"augmentation.{name}={value}: give a number between 0 and 1")
         self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
+        self.flip, self.crop, self.erase = flip, crop, erase
+        self.brightness, self.contrast, self.gamma = brightness, contrast, gamma
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Float images (N, C, H, W) in, the same shape out; ``generator`` lives on the images' device."""
-        if not (self.degrees or self.translate or self.scale or self.shear):
-            return images
-        draw = torch.rand(6, len(images), generator=generator, device=images.device) * 2 - 1
+        """Float images (N, C, H, W) in [0, 1] in, the same shape out; ``generator`` lives on the images' device."""
+        if self.degrees or self.translate or self.scale or self.shear or self.crop < 1:
+            images = self._warp(images, generator)
+        elif self.flip:
+            flipped = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < self.flip
+            images = torch.where(flipped, images.flip(-1), images)
+        if self.brightness or self.contrast or self.gamma:
+            images = self._light(images, generator)
+        return self._erase(images, generator) if self.erase else images
+
+    def _warp(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        draw = torch.rand(10, len(images), generator=generator, device=images.device) * 2 - 1
         zoom = torch.exp(draw[:2] * math.log1p(self.scale))
         matrices = rotation(draw[2] * math.radians(self.degrees))
         matrices[:, :, :2] /= zoom.T[:, None, :]
         matrices[:, :, 1] += matrices[:, :, 0] * (draw[3] * self.shear)[:, None]
-        matrices[:, :, 2] = draw[4:].T * 2 * self.translate  # the side spans 2 in warp's coordinates
-        return warp(images, matrices)
+        side = (self.crop + (1 - self.crop) * (draw[6] + 1) / 2).sqrt()  # of the crop; the image spans 2
+        matrices[:, :, :2] *= side[:, None, None]
+        matrices[:, :, 2] = draw[4:6].T * 2 * self.translate + draw[7:9].T * (1 - side)[:, None]
+        matrices[:, :, 0] *= torch.where((draw[9] + 1) / 2 < self.flip, -1.0, 1.0)[:, None]
+        return warp(images, matrices, outside="border")
+
+    def _light(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        draw = torch.rand(3, len(images), 1, 1, 1, generator=generator, device=images.device) * 2 - 1
+        if self.gamma:
+            images = images.clamp_min(1e-4) ** torch.exp(draw[0] * math.log1p(self.gamma))
+        mean = images.mean((1, 2, 3), keepdim=True)
+        factor = torch.exp(draw[1] * math.log1p(self.contrast))
+        return ((images - mean) * factor + mean + draw[2] * self.brightness).clamp(0, 1)
+
+    def _erase(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        draw = torch.rand(6, len(images), 1, 1, 1, generator=generator, device=images.device)
+        low, high = ERASED_AREA
+        area, aspect = low + (high - low) * draw[0], torch.exp((draw[1] * 2 - 1) * math.log(ERASED_ASPECT))
+        inside = draw[2] < self.erase
+        for axis, size, place in ((-2, (area * aspect).sqrt(), draw[3]), (-1, (area / aspect).sqrt(), draw[4])):
+            length = images.shape[axis]
+            position = torch.arange(length, device=images.device).view(-1, 1 if axis == -2 else length) + 0.5
+            start = place * (1 - size.clamp_max(1)) * length
+            inside = inside & (position >= start) & (position < start + size * length)
+        return torch.where(inside, draw[5], images)

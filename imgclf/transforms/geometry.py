@@ -5,12 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """Warps every image by its own matrix, bilinearly; black outside.
+def warp(images: Tensor, matrices: Tensor, outside: str = "zeros") -> Tensor:
+    """Warps every image by its own matrix, bilinearly.
 
     Args:
         images: float (N, C, H, W).
         matrices: float (N, 2, 3), output to input coordinates (x, y, 1); both run from -1 to 1, centre (0, 0).
+        outside: what lies around an image: "zeros" (black), or "border", its outermost pixels repeated.
     """
     height, width = images.shape[-2:]
     y, x = (
@@ -20,7 +21,7 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
     grid = [
         (m[:, 0, None] * x)[:, None, :] + (m[:, 1, None] * y + m[:, 2, None])[:, :, None] for m in matrices.unbind(1)
     ]
-    return F.grid_sample(images, torch.stack(grid, -1), mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, torch.stack(grid, -1), mode="bilinear", padding_mode=outside, align_corners=False)
 
 
 def rotation(angles: Tensor) -> Tensor:

@@ -5,16 +5,17 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
+from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, roc_auc_score
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
 from imgclf.data.digits import Digits
+from imgclf.metrics import youden_threshold
 from imgclf.models.classifier import Classifier
 from imgclf.models.mlp import MLP
 
 
-def fit(classifier: Classifier, epochs: int = 1, **options) -> pl.Trainer:
+def fit(classifier: Classifier, epochs: int = 1, data: pl.LightningDataModule | None = None, **options) -> pl.Trainer:
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -25,7 +26,7 @@ def fit(classifier: Classifier, epochs: int = 1, **options) -> pl.Trainer:
         num_sanity_val_steps=0,
         **options,
     )
-    trainer.fit(classifier, datamodule=Digits(batch_size=100))
+    trainer.fit(classifier, datamodule=data or Digits(batch_size=100))
     return trainer
 
 
@@ -125,3 +126,75 @@ def test_label_smoothing_out_of_range(smoothing):
 def test_unknown_interval():
     with pytest.raises(ValueError, match="choose step or epoch"):
         classifier(scheduler_interval="minute")
+
+
+class TwoDigits(Digits):
+    """Digits below and from 5 on."""
+
+    class_names = ("small", "large")
+
+    def load(self, split):
+        images, labels = super().load(split)
+        return images, (labels >= 5).long()
+
+
+def binary(**options) -> Classifier:
+    return Classifier(MLP(hidden=[16], num_classes=1), TwoDigits.class_names, [0.1], [0.3], **options)
+
+
+def test_one_logit_is_the_sigmoid_and_the_binary_cross_entropy():
+    model = binary().eval()
+    images, labels = torch.rand(7, 1, 28, 28), torch.tensor([0, 1, 1, 0, 1, 0, 0])
+    logit, logits = model.network((images - 0.1) / 0.3)[:, 0], model(images)
+    torch.testing.assert_close(logits.softmax(1)[:, 1], logit.sigmoid())
+    expected = F.binary_cross_entropy_with_logits(logit, labels.float(), reduction="none")
+    torch.testing.assert_close(F.cross_entropy(logits, labels, reduction="none"), expected)
+
+
+def test_the_threshold_is_chosen_on_validation_images_and_kept():
+    trainer, model = fit_binary(threshold="validation")
+    images, labels = TwoDigits().split("val")[:]
+    scores = model.eval()(images).softmax(1)[:, 1].detach()
+    assert float(model.threshold) == pytest.approx(youden_threshold(scores, labels), abs=1e-6)
+    assert float(model.threshold) != 0.5
+    logged = trainer.callback_metrics
+    predicted = scores >= model.threshold
+    assert float(logged["val/accuracy"]) == pytest.approx(accuracy_score(labels, predicted))
+    assert float(logged["val/auroc"]) == pytest.approx(roc_auc_score(labels, scores))
+    assert torch.equal(model.state_dict()["threshold"], model.threshold)
+    _, fixed = fit_binary(threshold=0.3)
+    assert float(fixed.threshold) == pytest.approx(0.3)
+
+
+def fit_binary(**options) -> tuple[pl.Trainer, Classifier]:
+    torch.manual_seed(0)
+    model = binary(**options)
+    return fit(model, data=TwoDigits(batch_size=100)), model
+
+
+def test_class_weights_move_the_decision():
+    shares = []
+    for weights in ((1.0, 1.0), (1.0, 50.0)):
+        _, model = fit_binary(class_weights=weights)
+        images, _ = TwoDigits().split("val")[:]
+        shares.append(float((model.eval()(images).argmax(1) == 1).double().mean()))
+    assert shares[1] > shares[0] + 0.2
+
+
+def test_an_image_normalised_by_itself_is_the_same_in_any_light():
+    model = Classifier(MLP(hidden=[16]), Digits.class_names, normalize="image").eval()
+    images = torch.rand(5, 1, 28, 28)
+    seen = []
+    model.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(images)
+    model(images * 0.5 + 0.2)
+    torch.testing.assert_close(seen[0].mean((1, 2, 3)), torch.zeros(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen[0], seen[1], atol=0.15, rtol=0)
+    assert not model(torch.zeros(1, 1, 28, 28)).isnan().any()
+
+
+@pytest.mark.parametrize("options", [{"threshold": 0}, {"threshold": "best"}, {"normalize": "batch"}])
+def test_bad_options_of_the_head(options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"model\\.{name}={value}"):
+        binary(**options)
