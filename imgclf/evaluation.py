@@ -123,7 +123,7 @@ def report(folder: RunFolder, evaluation: Evaluation, predictor: Predictor) -> d
     rows = table(e.names, e.labels.tolist(), predictor.answers(e.probabilities))
     folder.write_csv("predictions.csv", COLUMNS, rows)
     title = f"{e.split.capitalize()} images as the network sees them"
-    samples = {"samples": figures.samples(*e.images[:50], class_names, title)}
+    samples = {"samples": figures.samples(*e.images.examples(), class_names, title)}
     for name, figure in {**samples, **result_figures(e, class_names), **explanations(e, predictor)}.items():
         folder.write(f"figures/{name}.png", figures.png(figures.render(figure)))
     intervals = e.intervals()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich import get_console
 from rich.markup import escape
@@ -161,11 +160,7 @@ def report(folder: RunFolder, metrics: dict[str, float], overrides: Sequence[str
 
 
 def _sample_figure(folder: RunFolder, data: ImageDataModule, trainer: pl.Trainer) -> None:
-    images = data.training_images()
-    order = torch.randperm(len(images), generator=seeding.generator("samples"))
-    labels, per_class = images.targets[order], -(-50 // len(data.class_names))
-    chosen = [order[labels == label][:per_class] for label in range(len(data.class_names))]
-    batch, labels = images[torch.cat(chosen)[:50]]
+    batch, labels = data.training_images().examples()
     seen = data.augment(batch.float().div_(255), seeding.generator("samples"))
     title = "Training images as the network sees them"
     _publish(folder, trainer, "samples", figures.samples(seen, labels, data.class_names, title))

@@ -83,12 +83,19 @@ class ImageFolder(ImageDataModule):
         self._decoded: dict[str, tuple[Path, Tensor]] = {}
 
     @functools.cached_property
+    def folder(self) -> Path:
+        """Where ``root`` is."""
+        root = Path(self.root).expanduser()
+        places = [root.absolute(), (Path(self.data_dir).expanduser() / root).absolute()]
+        if not any(path.is_dir() for path in places):
+            looked = " or ".join(map(printable, dict.fromkeys(places)))
+            raise FileNotFoundError(f"data.root={self.root}: no such folder ({looked}); give it as data.root=DIR")
+        return next(path for path in places if path.is_dir())
+
+    @functools.cached_property
     def parts(self) -> dict[str, list[tuple[Path, Path, str]]]:
         """Of "train", "val" and "test", or of ``WHOLE``: every image's file, path below its class folder, and class."""
-        root = next((path for path in self._places() if path.is_dir()), None)
-        if root is None:
-            looked = " or ".join(map(printable, dict.fromkeys(self._places())))
-            raise FileNotFoundError(f"data.root={self.root}: no such folder ({looked}); give it as data.root=DIR")
+        root = self.folder
         named = {split: root / split for split in SPLITS if (root / split).is_dir()}
         if "train" not in named and "test" not in named:
             named = {WHOLE: root}
@@ -141,20 +148,20 @@ class ImageFolder(ImageDataModule):
     @functools.cache  # noqa: B019 - one data module lasts as long as its run
     def _members(self, split: str) -> tuple[str, Tensor]:
         """The part a split is taken from, and which of its rows."""
-        part = WHOLE if WHOLE in self.parts else split
-        if part not in self.parts and (part != "val" or "train" not in self.parts):
-            raise FileNotFoundError(f"data.root={self.root}: there is no {part}/ in it")
-        if part in ("val", "test") and part in self.parts:
-            return part, self._rows(part)[1]
-        if part == "train" and "val" in self.parts:
-            rows = self._rows(part)[1]
-            return part, rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
-        part = WHOLE if part == WHOLE else "train"
-        rows = self._rows(part)[1]
-        if part == WHOLE:
-            rows, test = self._hold_out(part, rows, self.test_fraction, 0, "data.test_fraction")
+        if WHOLE in self.parts:
+            part = WHOLE
+            rows, test = self._hold_out(part, self._rows(part)[1], self.test_fraction, 0, "data.test_fraction")
             if split == "test":
                 return part, test.sort().values
+        else:
+            part = "train" if split == "val" and "val" not in self.parts else split
+            if part not in self.parts:
+                raise FileNotFoundError(f"data.root={self.root}: there is no {part}/ in it")
+            rows = self._rows(part)[1]
+            if split != "train" and part == split:
+                return part, rows
+            if "val" in self.parts:  # in random order, as where validation images were held out
+                return part, rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
         train, val = self._hold_out(part, rows, self.val_fraction, self.split_seed, "data.val_fraction")
         return part, train if split == "train" else val
 
@@ -167,6 +174,7 @@ class ImageFolder(ImageDataModule):
         numbers = {name: number for number, name in enumerate(self.class_names)}
         return torch.tensor([numbers[label] for *_, label in self.parts[part]])
 
+    @functools.cache  # noqa: B019
     def _groups(self, part: str) -> list[str] | None:
         """Whose images they are, a name for each; None without a pattern."""
         if self.group_pattern is None:
@@ -188,8 +196,8 @@ class ImageFolder(ImageDataModule):
         """The decoded images of a part, and the rows of those that could be read."""
         if part not in self._decoded:
             files = [file for file, *_ in self.parts[part]]
-            names = [f"{label}/{path}" for _, path, label in self.parts[part]]
-            cache, faults = decode(files, names, self.shape, self.cache_dir, f"{files[0].parent.parent} {part}")
+            names = [str(file.relative_to(self.folder)) for file in files]
+            cache, faults = decode(files, names, self.shape, self.cache_dir, f"{self.folder.resolve()} {part}")
             if faults and not self.skip_bad:
                 raise ValueError(
                     f"{len(faults)} of {len(files)} images cannot be read: "
@@ -201,10 +209,6 @@ class ImageFolder(ImageDataModule):
             good = [row for row, name in enumerate(names) if name not in faults]
             self._decoded[part] = cache, torch.tensor(good)
         return self._decoded[part]
-
-    def _places(self) -> tuple[Path, Path]:
-        root = Path(self.root).expanduser()
-        return root.absolute(), (Path(self.data_dir).expanduser() / root).absolute()
 
 
 def _images(part: Path) -> list[tuple[Path, Path, str]]:

@@ -34,6 +34,14 @@ class Images(Dataset):
         """int64 (M,): the labels of this split."""
         return self.labels[self.rows]
 
+    def examples(self, count: int = 50) -> tuple[Tensor, Tensor]:
+        """``count`` images, or nearly, with their labels: as many of each class, class by class, always the same."""
+        order = torch.randperm(len(self), generator=seeding.generator("examples"))
+        labels = self.targets[order]
+        classes = labels.unique()
+        each = -(-count // len(classes))
+        return self[torch.cat([order[labels == label][:each] for label in classes])[:count]]
+
 
 class Batches(Sampler[Tensor]):
     """Yields the row numbers of one batch after another, in order, or shuffled by (seed, epoch) alone.

@@ -24,7 +24,7 @@ def hold_out(
             the share is exact and the split stratified where each class has enough images.
 
     Raises:
-        ValueError: a side would be empty.
+        ValueError: a side would be empty, or, with groups, without a class.
     """
     from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
@@ -43,13 +43,15 @@ def hold_out(
     _, group = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     limit = min(20, int(group.max()) + 1, int(counts.min()))
     if limit < 2:
-        raise ValueError(f"{option}={fraction}: too few groups ({group.max() + 1}) or images of a class to split")
+        raise ValueError(f"{option}={fraction}: too few groups ({group.max() + 1}) or images of a class to divide")
     share = Fraction(fraction).limit_denominator(limit)
     share = min(max(share, Fraction(1, limit)), Fraction(limit - 1, limit))
     splitter = StratifiedGroupKFold(share.denominator, shuffle=True, random_state=seed)
     folds = [fold for _, fold in splitter.split(group, labels.numpy(), group)]
     chosen = np.zeros(len(labels), bool)
     chosen[np.concatenate(folds[: share.numerator])] = True
+    if set(labels[chosen].tolist()) != set(labels[~chosen].tolist()):
+        raise ValueError(f"{option}={fraction}: too few groups of a class to have some on either side")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     mask = torch.from_numpy(chosen)[order]
     return order[~mask], order[mask]

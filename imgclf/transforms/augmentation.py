@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from imgclf.transforms.geometry import rotation, warp
@@ -23,6 +24,7 @@ class Augmentation:
         shear: horizontal shear, uniform in [-shear, shear] (tangent of the angle).
         flip: probability of a horizontal flip.
         crop: least area of a random crop, as a share of the image, uniform in [crop, 1]; it is scaled to full size.
+        blur: deviation of a Gaussian blur, in pixels, uniform in [0, blur].
         brightness: added to all values of an image, uniform in [-brightness, brightness].
         contrast: factor about the image's mean, log-uniform in [1 / (1 + contrast), 1 + contrast].
         gamma: exponent of all values, log-uniform in [1 / (1 + gamma), 1 + gamma].
@@ -40,13 +42,14 @@ class Augmentation:
         shear: float = 0.0,
         flip: float = 0.0,
         crop: float = 1.0,
+        blur: float = 0.0,
         brightness: float = 0.0,
         contrast: float = 0.0,
         gamma: float = 0.0,
         erase: float = 0.0,
     ) -> None:
         strengths = {"degrees": degrees, "translate": translate, "scale": scale, "shear": shear}
-        strengths |= {"brightness": brightness, "contrast": contrast, "gamma": gamma}
+        strengths |= {"blur": blur, "brightness": brightness, "contrast": contrast, "gamma": gamma}
         for name, value in strengths.items():
             if not 0 <= value < math.inf:
                 raise ValueError(f"augmentation.{name}={value}: give a number from 0 (off) up")
@@ -55,7 +58,7 @@ class Augmentation:
                 raise ValueError(f"augmentation.{name}={value}: give a number between 0 and 1")
         self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
         self.flip, self.crop, self.erase = flip, crop, erase
-        self.brightness, self.contrast, self.gamma = brightness, contrast, gamma
+        self.blur, self.brightness, self.contrast, self.gamma = blur, brightness, contrast, gamma
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Float images (N, C, H, W) in [0, 1] in, the same shape out; ``generator`` lives on the images' device."""
@@ -64,6 +67,8 @@ class Augmentation:
         elif self.flip:
             flipped = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < self.flip
             images = torch.where(flipped, images.flip(-1), images)
+        if self.blur:
+            images = self._blur(images, generator)
         if self.brightness or self.contrast or self.gamma:
             images = self._light(images, generator)
         return self._erase(images, generator) if self.erase else images
@@ -79,6 +84,19 @@ class Augmentation:
         matrices[:, :, 2] = draw[4:6].T * 2 * self.translate + draw[7:9].T * (1 - side)[:, None]
         matrices[:, :, 0] *= torch.where((draw[9] + 1) / 2 < self.flip, -1.0, 1.0)[:, None]
         return warp(images, matrices, outside="border")
+
+    def _blur(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        count, channels, height, width = images.shape
+        reach = math.ceil(2 * self.blur)
+        deviation = torch.rand(count, 1, generator=generator, device=images.device) * self.blur
+        offsets = torch.arange(-reach, reach + 1, device=images.device)
+        kernel = torch.exp(-0.5 * (offsets / deviation.clamp_min(1e-3)) ** 2)
+        kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
+        # One image a group, so that each has a kernel of its own; rows first, then columns.
+        images = F.pad(images.reshape(1, -1, height, width), (reach,) * 4, mode="replicate")
+        images = F.conv2d(images, kernel[:, None, None, :], groups=count * channels)
+        images = F.conv2d(images, kernel[:, None, :, None], groups=count * channels)
+        return images.view(count, channels, height, width)
 
     def _light(self, images: Tensor, generator: torch.Generator) -> Tensor:
         draw = torch.rand(3, len(images), 1, 1, 1, generator=generator, device=images.device) * 2 - 1

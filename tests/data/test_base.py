@@ -35,6 +35,16 @@ def test_a_batch_is_one_indexing_operation():
     assert len(images) == 3
 
 
+def test_examples_show_every_class():
+    labels = torch.tensor([2] * 30 + [0] * 5 + [1] * 30)
+    images = Images(torch.arange(65, dtype=torch.uint8).view(65, 1, 1, 1), labels)
+    shown, classes = images.examples(30)
+    assert classes.tolist() == [0] * 5 + [1] * 10 + [2] * 10
+    assert labels[shown.flatten().long()].tolist() == classes.tolist()
+    assert torch.equal(images.examples(30)[0], shown)
+    assert len(images.examples(4)[1]) == 4
+
+
 def test_order_depends_on_seed_and_epoch_only():
     epoch = [0]
     batches = Batches(10, 4, seed=1, epoch=lambda: epoch[0])

@@ -38,3 +38,5 @@ def test_impossible_shares_are_refused():
         hold_out(torch.arange(10) % 2, 0.99, 0, "data.val_fraction")
     with pytest.raises(ValueError, match="too few groups"):
         hold_out(torch.arange(10) % 2, 0.2, 0, "data.val_fraction", ["one"] * 10)
+    with pytest.raises(ValueError, match="too few groups of a class"):
+        hold_out(torch.arange(10) // 5, 0.2, 0, "x", ["a"] * 5 + list("bcdef"))

@@ -12,12 +12,18 @@ def test_zero_strength_is_the_identity():
     assert Augmentation()(images, seeding.generator("test", 0)) is images
 
 
-@pytest.mark.parametrize("option", ["degrees", "translate", "scale", "shear"])
-def test_each_strength_acts_on_each_image_by_itself_and_repeats(option):
-    images = torch.zeros(1, 1, 20, 20)
-    images[:, :, 4:12, 6:9] = 1
+OPTIONS = (
+    *(("degrees", 15), ("translate", 0.2), ("scale", 0.2), ("shear", 0.2), ("crop", 0.4), ("blur", 2.0)),
+    *(("brightness", 0.4), ("contrast", 0.5), ("gamma", 0.5), ("erase", 1.0)),
+)
+
+
+@pytest.mark.parametrize(("option", "strength"), OPTIONS)
+def test_each_strength_acts_on_each_image_by_itself_and_repeats(option, strength):
+    images = torch.full((1, 2, 20, 24), 0.4)
+    images[:, 1, 4:12, 6:9] = 0.8
     same = images.repeat(6, 1, 1, 1)
-    augment = Augmentation(**{option: 15 if option == "degrees" else 0.2})
+    augment = Augmentation(**{option: strength})
     moved = augment(same, seeding.generator("test", 0))
     assert moved.shape == same.shape
     assert moved.dtype == same.dtype
@@ -38,7 +44,85 @@ def test_translation_moves_by_at_most_its_share_of_the_side():
     assert shift.max() > 9
 
 
+def test_flips_are_mirrors_of_half_the_images_alone_or_with_a_warp():
+    images = torch.rand(400, 1, 6, 6)
+    generator = seeding.generator("test", 0)
+    for options in ({}, {"translate": 1e-9}):
+        flipped = Augmentation(flip=0.5, **options)(images, generator)
+        same = (flipped - images).abs().amax((1, 2, 3)) < 1e-4
+        mirrored = (flipped - images.flip(-1)).abs().amax((1, 2, 3)) < 1e-4
+        assert (same ^ mirrored).all()
+        assert 160 < int(mirrored.sum()) < 240
+    assert torch.equal(Augmentation(flip=1.0)(images, generator), images.flip(-1))
+
+
+def test_a_crop_shows_a_part_of_at_least_its_share_and_nothing_from_outside():
+    place = (torch.arange(40.0) + 0.5) / 40
+    images = torch.stack([place.expand(40, 40), place.expand(40, 40).T])[None].repeat(300, 1, 1, 1)  # x and y
+    cropped = Augmentation(crop=0.25)(images, seeding.generator("test", 0))
+    low, high = cropped.amin((2, 3)), cropped.amax((2, 3))
+    side = (high - low) * 40 / 39  # as pixels' centres span one less
+    assert low.min() >= place[0] - 1e-5
+    assert high.max() <= place[-1] + 1e-5
+    assert side.min() > 0.49
+    assert side.min() < 0.55
+    assert side.max() > 0.95
+    torch.testing.assert_close(side[:, 0], side[:, 1], atol=0.03, rtol=0)
+
+
+def test_blur_keeps_flat_images_and_the_sum_and_spreads_a_point():
+    generator = seeding.generator("test", 0)
+    flat = torch.full((4, 1, 9, 9), 0.3)
+    torch.testing.assert_close(Augmentation(blur=1.5)(flat, generator), flat)
+    point = torch.zeros(200, 1, 21, 21)
+    point[:, :, 10, 10] = 1
+    blurred = Augmentation(blur=1.5)(point, generator)
+    torch.testing.assert_close(blurred.sum((1, 2, 3)), torch.ones(200))
+    offsets = torch.arange(21.0) - 10
+    deviation = (blurred.sum(2) * offsets**2).sum((1, 2)).sqrt()
+    assert deviation.max() < 1.5
+    assert deviation.max() > 1.2
+    assert deviation.min() < 0.2
+    torch.testing.assert_close(blurred, blurred.transpose(2, 3))
+
+
+def test_light_changes_as_stated_and_stays_in_range():
+    generator = seeding.generator("test", 0)
+    images = torch.rand(300, 1, 8, 8)
+    for options in ({"brightness": 0.9}, {"contrast": 3.0}, {"gamma": 2.0}):
+        changed = Augmentation(**options)(images, generator)
+        assert changed.min() >= 0
+        assert changed.max() <= 1
+    middle = 0.4 + 0.2 * images
+    shift = (Augmentation(brightness=0.3)(middle, generator) - middle).mean((1, 2, 3))
+    assert -0.3 <= float(shift.min()) < -0.27
+    assert 0.27 < float(shift.max()) <= 0.3
+    contrast = Augmentation(contrast=0.5)(middle, generator)
+    torch.testing.assert_close(contrast.mean((1, 2, 3)), middle.mean((1, 2, 3)))
+    factor = contrast.std((1, 2, 3)) / middle.std((1, 2, 3))
+    assert 1 / 1.5 - 1e-4 <= float(factor.min()) < 0.7
+    assert 1.43 < float(factor.max()) <= 1.5 + 1e-4
+    power = Augmentation(gamma=1.0)(middle, generator).log() / middle.log()
+    assert 0.5 - 1e-3 <= float(power.min()) < 0.55
+    assert 1.9 < float(power.max()) <= 2 + 1e-3
+
+
+def test_erasing_paints_one_rectangle_of_the_published_size():
+    images = torch.full((500, 1, 60, 60), 2.0)
+    erased = Augmentation(erase=0.5)(images, seeding.generator("test", 0))[:, 0]
+    changed = erased != 2
+    hit = changed.any(2).any(1)
+    assert 200 < int(hit.sum()) < 300
+    for image, mask in zip(erased[hit], changed[hit], strict=True):
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()  # a rectangle
+        assert len(image[mask].unique()) == 1
+        assert 0 <= float(image[mask][0]) <= 1
+        assert 0.015 < len(rows) * len(columns) / 3600 < 0.36
+
+
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf])
 def test_strengths_out_of_range_are_refused(value):
-    with pytest.raises(ValueError, match=r"augmentation\.degrees"):
-        Augmentation(degrees=value)
+    for option in ("degrees", "blur", "gamma", "flip", "crop", "erase"):
+        with pytest.raises(ValueError, match=rf"augmentation\.{option}"):
+            Augmentation(**{option: value})
