@@ -105,6 +105,8 @@ def load(path: str | Path, device: str | torch.device = "cpu"):
     checkpoint = read(path)
     card = checkpoint[KEY]
     _refuse_surprises(card.get("network"), path)
+    if card["network"].get("weights"):
+        raise ValueError(f"ckpt={path}: refused: its network would fetch weights ({card['network']['weights']})")
     try:
         network = instantiate(card["network"], _convert_="all", _execution_whitelist_=networks())
         weights = checkpoint["state_dict"]

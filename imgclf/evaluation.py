@@ -17,7 +17,7 @@ from imgclf.data.base import SPLITS, ImageDataModule
 from imgclf.data.files import find_images
 from imgclf.data.images import Images
 from imgclf.explain import explanations
-from imgclf.metrics import StageMetrics, decide
+from imgclf.metrics import StageMetrics, count_metrics, decide, score_metrics
 from imgclf.predict import Prediction, Predictor
 from imgclf.run_folder import RunFolder
 
@@ -51,21 +51,26 @@ class Evaluation:
     metrics: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = self._measure(slice(None))
-
-    def _measure(self, rows: Tensor | slice) -> dict[str, float]:
         metrics = StageMetrics(self.split, self.probabilities.shape[1])
-        metrics.update(self.losses[rows], self.probabilities[rows], self.labels[rows])
-        return {name: float(value) for name, value in metrics.compute(self.threshold).items()}
+        metrics.update(self.losses, self.probabilities, self.labels)
+        self.metrics = {name: float(value) for name, value in metrics.compute(self.threshold).items()}
 
     def intervals(self, resamples: int = 1000) -> dict[str, tuple[float, float]]:
         """Name to the bounds of the metric's bootstrap 95% interval (percentiles; Efron 1979), over images."""
-        generator = seeding.generator("bootstrap")
-        draws = (torch.randint(len(self.labels), (len(self.labels),), generator=generator) for _ in range(resamples))
-        rows = [self._measure(draw) for draw in draws]
+        count, classes = self.probabilities.shape
+        cells, generator, values = self.labels * classes + self.predicted, seeding.generator("bootstrap"), []
+        for _ in range(resamples):
+            rows = torch.randint(count, (count,), generator=generator)
+            confusion = torch.bincount(cells[rows], minlength=classes**2).view(classes, classes)
+            drawn = {"loss": self.losses[rows].mean(), **count_metrics(confusion)}
+            if classes == 2:
+                drawn |= score_metrics(self.probabilities[rows, 1], self.labels[rows])
+            values.append(drawn)
         bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
         return {
-            name: tuple(torch.tensor([row[name] for row in rows], dtype=torch.float64).quantile(bounds).tolist())
+            name: tuple(
+                torch.stack([drawn[name.partition("/")[2]] for drawn in values]).double().quantile(bounds).tolist()
+            )
             for name in self.metrics
         }
 

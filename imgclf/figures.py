@@ -54,7 +54,7 @@ def data(splits: dict[str, Images], class_names: list[str]) -> Figure:
         label = f"{name} ({len(images):,})"
         counts_axes.bar(places, counts.numpy(), width * 0.92, label=label, color=SPLIT_COLOURS[name])
     counts_axes.set_title("Images per class", loc="left")
-    counts_axes.set_xticks(range(classes), class_names, rotation=0 if max(map(len, class_names)) < 4 else 40)
+    counts_axes.set_xticks(range(classes), class_names, rotation=0 if sum(map(len, class_names)) < 50 else 40)
     counts_axes.legend(frameon=False, ncols=len(splits), loc="lower right", bbox_to_anchor=(1, 1))
     _plain(counts_axes)
 

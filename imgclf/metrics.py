@@ -3,21 +3,9 @@
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics import CatMetric, MeanMetric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassCohenKappa,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    binary_average_precision,
-    binary_calibration_error,
-    binary_recall,
-    binary_specificity,
-)
+from torchmetrics import CatMetric, MeanMetric
+from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_calibration_error
 
 METRICS = ("loss", "accuracy", "precision", "recall", "f1", "kappa")
 BINARY_METRICS = ("auroc", "average_precision", "sensitivity", "specificity", "calibration_error")
@@ -48,14 +36,48 @@ def youden_threshold(scores: Tensor, labels: Tensor) -> float:
     return float(thresholds[best] + below) / 2
 
 
+def count_metrics(confusion: Tensor) -> dict[str, Tensor]:
+    """Metrics of decisions, name to float64 scalar on the CPU: accuracy, macro precision, recall and F1, Cohen's kappa.
+
+    A class that appears neither among labels nor predictions is left out of the macro averages, and 0/0 counts as 0:
+    scikit-learn's convention. Of two classes the second is the positive one, whose sensitivity and specificity join.
+
+    Args:
+        confusion: counts (classes, classes); rows are true, columns predicted classes.
+    """
+    confusion = confusion.cpu().double()
+    total, hits, true, predicted = confusion.sum(), confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    occurring = true + predicted > 0
+    recalls = hits / true.clamp_min(1)
+    accuracy, chance = hits.sum() / total, true @ predicted / total**2
+    values = {
+        "accuracy": accuracy,
+        "precision": (hits / predicted.clamp_min(1))[occurring].mean(),
+        "recall": recalls[occurring].mean(),
+        "f1": (2 * hits / (true + predicted).clamp_min(1))[occurring].mean(),
+        # A network that puts everything into the only class there is agrees by chance alone: kappa 0, not NaN.
+        "kappa": torch.nan_to_num((accuracy - chance) / (1 - chance)),
+    }
+    return values | ({"sensitivity": recalls[1], "specificity": recalls[0]} if len(confusion) == 2 else {})
+
+
+def score_metrics(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Metrics of the positive class's probabilities: areas under the ROC and precision-recall curves, and the
+    expected calibration error (15 bins).
+
+    Args:
+        scores: float (N,) in [0, 1].
+        labels: int64 (N,), 0 or 1.
+    """
+    return {
+        "auroc": binary_auroc(scores, labels, validate_args=False),
+        "average_precision": binary_average_precision(scores, labels, validate_args=False),
+        "calibration_error": binary_calibration_error(scores, labels, validate_args=False),
+    }
+
+
 class StageMetrics(nn.Module):
-    """Mean loss, accuracy, macro precision, recall and F1, and Cohen's kappa, accumulated on the device.
-
-    Of two classes the second is the positive one; they add the area under the ROC curve, average precision,
-    sensitivity, specificity and the expected calibration error (15 bins) of the positive class's probability.
-
-    A class that appears neither among labels nor predictions is left out of the macro averages, and 0/0 counts
-    as 0: scikit-learn's convention.
+    """Mean loss, ``count_metrics`` and, of two classes, ``score_metrics``, accumulated on the device.
 
     Args:
         stage: "train", "val" or "test", which prefixes the names.
@@ -64,17 +86,8 @@ class StageMetrics(nn.Module):
 
     def __init__(self, stage: str, num_classes: int) -> None:
         super().__init__()
-        options = {"num_classes": num_classes, "validate_args": False}
-        self.counts = MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(average="micro", **options),
-                "precision": MulticlassPrecision(average="macro", **options),
-                "recall": MulticlassRecall(average="macro", **options),
-                "f1": MulticlassF1Score(average="macro", **options),
-                "kappa": MulticlassCohenKappa(**options),
-            },
-        )
         self.loss = MeanMetric(nan_strategy="disable")
+        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         if num_classes == 2:
             self.scores, self.labels = CatMetric(nan_strategy="ignore"), CatMetric(nan_strategy="ignore")
         self.stage, self.binary = stage, num_classes == 2
@@ -82,36 +95,27 @@ class StageMetrics(nn.Module):
     def update(self, losses: Tensor, probabilities: Tensor, labels: Tensor) -> None:
         """Adds images: losses, float (N,), probabilities, float (N, classes), and true classes, int64 (N,)."""
         self.loss.update(losses)
-        if self.binary:
+        if self.binary:  # the threshold may be chosen once all are there
             self.scores.update(probabilities[:, 1])
             self.labels.update(labels)
         else:
-            self.counts.update(decide(probabilities), labels)
+            self.confusion.update(decide(probabilities), labels)
 
     def answers(self) -> tuple[Tensor, Tensor]:
         """Of two classes: the positive one's probabilities, float (N,), and the labels, int64 (N,), so far."""
         return self.scores.compute().flatten(), self.labels.compute().flatten().long()
 
     def compute(self, threshold: float | Tensor = 0.5) -> dict[str, Tensor]:
-        """Name to float32 scalar, loss first; starts anew."""
+        """Name to scalar, loss first; starts anew."""
         values = {"loss": self.loss.compute()}
-        binary = {}
         if self.binary:
             scores, labels = self.answers()
-            predicted = (scores >= threshold).long()
-            self.counts.update(predicted, labels)
-            binary = {
-                "auroc": binary_auroc(scores, labels, validate_args=False),
-                "average_precision": binary_average_precision(scores, labels, validate_args=False),
-                "sensitivity": binary_recall(predicted, labels, validate_args=False),
-                "specificity": binary_specificity(predicted, labels, validate_args=False),
-                "calibration_error": binary_calibration_error(scores, labels, validate_args=False),
-            }
+            values |= score_metrics(scores, labels)
+            self.confusion.update((scores >= threshold).long(), labels)
             self.scores.reset()
             self.labels.reset()
-        values |= {**self.counts.compute(), **binary}
-        # A network that puts everything into the only class there is agrees by chance alone: kappa 0, not NaN.
-        values["kappa"] = torch.nan_to_num(values["kappa"])
+        values |= count_metrics(self.confusion.compute())
         self.loss.reset()
-        self.counts.reset()
-        return {f"{self.stage}/{name}": value for name, value in values.items()}
+        self.confusion.reset()
+        names = METRICS + (BINARY_METRICS if self.binary else ())
+        return {f"{self.stage}/{name}": values[name].float() for name in names}

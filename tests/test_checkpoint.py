@@ -52,6 +52,7 @@ def test_a_checkpoint_is_self_contained(good, tmp_path):
             "val_fraction": 0.1,
             "split_seed": 0,
             "seed": 0,
+            "balance": "none",
             "num_workers": 0,
         },
     }
@@ -67,12 +68,26 @@ def test_a_failed_write_leaves_the_earlier_checkpoint(good, tmp_path):
 
 
 def test_whitelists_hold_classes_of_our_own_only():
-    assert networks() == ("imgclf.models.cnn.CNN", "imgclf.models.mlp.MLP", "imgclf.models.resnet.ResNet")
+    assert networks() == (
+        "imgclf.models.cnn.CNN",
+        "imgclf.models.mlp.MLP",
+        "imgclf.models.resnet.ResNet",
+        "imgclf.models.torchvision_zoo.TorchvisionNetwork",
+    )
     assert data_modules() == (
         "imgclf.data.digits.Digits",
+        "imgclf.data.folder.ImageFolder",
         "imgclf.data.noisy.NoisyImages",
         "imgclf.data.torchvision_sets.TorchvisionImages",
     )
+
+
+def test_a_checkpoint_that_would_download_weights_is_refused(good, tmp_path):
+    target = "imgclf.models.torchvision_zoo.TorchvisionNetwork"
+    good["imgclf"]["network"] = {"_target_": target, "image_shape": [1, 32, 32], "weights": "DEFAULT"}
+    torch.save(good, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="refused: its network would fetch weights"):
+        load(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ class Classifier(pl.LightningModule):
         if last or len(self._pending) >= max(1, self.trainer.log_every_n_steps):
             self._account()
         if last:
-            values = {**self._metrics["train"].compute(self.threshold), "lr": self._rate()}
+            values = {**self._metrics["train"].compute(self._training_threshold()), "lr": self._rate()}
             self.log_dict(values, batch_size=1, on_step=False, on_epoch=True)
         return loss
 
@@ -190,12 +190,15 @@ class Classifier(pl.LightningModule):
         self._metrics["train"].to(self.device).update(losses, probabilities, labels)
         self.live = {
             "loss": float(losses.mean()),
-            "accuracy": float((decide(probabilities, self.threshold) == labels).float().mean()),
+            "accuracy": float((decide(probabilities, self._training_threshold()) == labels).float().mean()),
         }
         self._pending.clear()
         for logger in self.loggers:
             values = {f"step/{name}": value for name, value in self.live.items()}
             logger.log_metrics({**values, "step/lr": self._rate()}, step=self.global_step)
+
+    def _training_threshold(self) -> float | Tensor:
+        return 0.5 if self.chooses_threshold else self.threshold  # an earlier epoch's choice says little of this one
 
     def _rate(self) -> float:
         return float(self.trainer.optimizers[0].param_groups[0]["lr"])
