@@ -95,7 +95,7 @@ def decode(
     except OSError as error:
         raise OSError(
             f"the images cannot be kept decoded in {folder} ({error.strerror or error}): "
-            f"{len(files) * np.prod(shape) / 1e6:,.0f} MB are needed; set cache_dir to another folder"
+            f"{np.ceil(len(files) * np.prod(shape) / 1e6):,.0f} MB are needed; set cache_dir to another folder"
         ) from error
     return cache, faults
 

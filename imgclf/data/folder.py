@@ -71,6 +71,9 @@ class ImageFolder(ImageDataModule):
             raise ValueError(f"data.channels={channels}: give 1 (grey) or 3 (RGB)")
         if not isinstance(test_fraction, int | float) or not 0 < test_fraction < 1:
             raise ValueError(f"data.test_fraction={test_fraction}: give a share between 0 and 1, such as 0.2")
+        for name, value in (("val_folder", val_folder), ("skip_bad", skip_bad)):
+            if not isinstance(value, bool):
+                raise ValueError(f"data.{name}={value}: give true or false")
         try:
             self.group_pattern = re.compile(group_pattern) if group_pattern else None
         except re.error as error:
@@ -131,6 +134,7 @@ class ImageFolder(ImageDataModule):
         return self.shape
 
     def prepare_data(self) -> None:
+        log.debug("classes: %s", ", ".join(map(printable, self.class_names)))  # and whether data.positive is one
         for part in self.parts:  # all of them, so that a bad file among the test images is no surprise in the end
             self._rows(part)
 

@@ -51,10 +51,10 @@ class Augmentation:
         strengths = {"degrees": degrees, "translate": translate, "scale": scale, "shear": shear}
         strengths |= {"blur": blur, "brightness": brightness, "contrast": contrast, "gamma": gamma}
         for name, value in strengths.items():
-            if not 0 <= value < math.inf:
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"augmentation.{name}={value}: give a number from 0 (off) up")
         for name, value in {"flip": flip, "crop": crop, "erase": erase}.items():
-            if not 0 <= value <= 1:
+            if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ValueError(f"augmentation.{name}={value}: give a number between 0 and 1")
         self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
         self.flip, self.crop, self.erase = flip, crop, erase

@@ -123,7 +123,7 @@ def test_the_positive_class_comes_last(tmp_path):
     images, labels = data.split("test")[:]
     assert ((images[:, 0, 0, 0] < 100) == (labels == 1)).all()
     with pytest.raises(ValueError, match=r"data\.positive=cow: name one of two classes; these are cat, dog"):
-        folder(tmp_path / "set", tmp_path, positive="cow").split("test")
+        folder(tmp_path / "set", tmp_path, positive="cow").prepare_data()
 
 
 def test_balance(tmp_path):
@@ -218,6 +218,7 @@ def test_links(tmp_path):
         (lambda root: None, {"channels": 2}, r"data\.channels=2: give 1"),
         (lambda root: None, {"image_size": 0}, r"data\.image_size=0"),
         (lambda root: None, {"test_fraction": 1}, r"data\.test_fraction=1"),
+        (lambda root: None, {"skip_bad": "maybe"}, r"data\.skip_bad=maybe: give true or false"),
     ],
 )
 def test_bad_folders_and_options(damage, options, message, tmp_path):

@@ -121,7 +121,7 @@ def test_erasing_paints_one_rectangle_of_the_published_size():
         assert 0.015 < len(rows) * len(columns) / 3600 < 0.36
 
 
-@pytest.mark.parametrize("value", [-1, math.nan, math.inf])
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, "abc"])
 def test_strengths_out_of_range_are_refused(value):
     for option in ("degrees", "blur", "gamma", "flip", "crop", "erase"):
         with pytest.raises(ValueError, match=rf"augmentation\.{option}"):
