@@ -118,23 +118,22 @@ class ImageFolder(ImageDataModule):
                 f"data.root={printable(root)}: needs two class folders or more, found {_listed(classes[first])}; "
                 "images belong in {train,test}/CLASS/ or in CLASS/"
             )
+        if self.positive is not None and (self.positive not in classes[first] or len(classes[first]) != 2):
+            raise ValueError(
+                f"data.positive={self.positive}: name one of two classes; these are {_listed(classes[first])}"
+            )
         return parts
 
     @functools.cached_property
     def class_names(self) -> list[str]:
         names = sorted({label for *_, label in next(iter(self.parts.values()))})
-        if self.positive is None:
-            return names
-        if self.positive not in names or len(names) != 2:
-            raise ValueError(f"data.positive={self.positive}: name one of two classes; these are {_listed(names)}")
-        return sorted(names, key=self.positive.__eq__)
+        return names if self.positive is None else sorted(names, key=self.positive.__eq__)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self.shape
 
     def prepare_data(self) -> None:
-        log.debug("classes: %s", ", ".join(map(printable, self.class_names)))  # and whether data.positive is one
         for part in self.parts:  # all of them, so that a bad file among the test images is no surprise in the end
             self._rows(part)
 
