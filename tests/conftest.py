@@ -1,6 +1,7 @@
 """What the tests share: tiny data files in every layout, and the scripts run as a user runs them."""
 
 import bz2
+import contextlib
 import os
 import runpy
 import struct
@@ -73,6 +74,28 @@ def train(script, tiny_data):
         return script("train.py", f"data_dir={tiny_data}", *quick, *arguments)
 
     return run
+
+
+@pytest.fixture
+def power_cut(monkeypatch):
+    """``with power_cut(2):`` ends a run where its epoch 2, counted from 0, would start."""
+
+    @contextlib.contextmanager
+    def cut(epoch: int):
+        from imgclf.callbacks import History
+
+        start = History.on_train_epoch_start
+
+        def stop(self, trainer, module):
+            if trainer.current_epoch == epoch:
+                raise OSError("power cut")
+            start(self, trainer, module)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(History, "on_train_epoch_start", stop)
+            yield
+
+    return cut
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

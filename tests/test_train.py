@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from imgclf.callbacks import History
 from imgclf.metrics import METRICS
 from tests.conftest import PROJECT, REAL_DATA, SMALL, needs_real_data, options
 
@@ -132,23 +131,15 @@ def test_same_seed_same_numbers_another_seed_others(train, tmp_path):
 
 
 @pytest.mark.parametrize("scheduler", ["none", "onecycle"])
-def test_a_run_stopped_after_two_of_four_epochs_resumes_to_the_same_end(scheduler, train, tmp_path, monkeypatch):
+def test_a_run_stopped_after_two_of_four_epochs_resumes_to_the_same_end(scheduler, train, power_cut, tmp_path):
     recipe = (
         *("data=noisy_digits", "data.variation=rot-back-rand", "model=cnn", "augmentation=affine"),
         *(f"scheduler={scheduler}", "trainer.max_epochs=4"),
     )
     assert train(*recipe, "hydra.run.dir=whole").code == 0
 
-    start = History.on_train_epoch_start
-
-    def stop(self, trainer, module):
-        if trainer.current_epoch == 2:
-            raise OSError("power cut")
-        start(self, trainer, module)
-
-    monkeypatch.setattr(History, "on_train_epoch_start", stop)
-    assert "power cut" in train(*recipe, "hydra.run.dir=cut").error
-    monkeypatch.setattr(History, "on_train_epoch_start", start)
+    with power_cut(2):
+        assert "power cut" in train(*recipe, "hydra.run.dir=cut").error
     cut = tmp_path / "cut"
     assert not (cut / "metrics.json").exists()
     before, log = (cut / "checkpoints" / "last.ckpt").read_bytes(), (cut / "train.log").read_bytes()

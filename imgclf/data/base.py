@@ -144,8 +144,8 @@ class ImageDataModule(pl.LightningDataModule):
         images, weights = self.training_images(), None
         if self.balance == "sampler":
             weights = 1 / torch.bincount(images.targets)[images.targets].double()
-        epoch = lambda: self.trainer.current_epoch  # noqa: E731
-        return self._loader(images, Batches(len(images), self.batch_size, self.seed, epoch, weights))
+        batches = Batches(len(images), self.batch_size, self.seed, lambda: self.trainer.current_epoch, weights)
+        return self._loader(images, batches)
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader("val")
