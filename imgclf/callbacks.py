@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch import callbacks
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -99,3 +99,13 @@ class History(pl.Callback):
             *(row[f"{stage}/{name}"] for name in ("loss", "accuracy") for stage in ("train", "val")),
             f"{row['images_per_second']:,.0f}",
         )
+
+
+class EMA(EMAWeightAveraging):
+    """Lightning's exponential moving average of the weights, which is what is validated and saved.
+
+    The threshold that validation chose belongs to the averaged weights as it is, not as an average of its own.
+    """
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._average_model.module.threshold.copy_(pl_module.threshold)
