@@ -5,7 +5,7 @@ from itertools import chain
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from imgclf import cli
+from imgclf import cli, sweep
 
 
 @hydra.main(
@@ -23,6 +23,7 @@ from imgclf import cli
 def main(cfg: DictConfig) -> float:
     import lightning.pytorch as pl
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from hydra.utils import instantiate
 
     from imgclf import training
@@ -32,14 +33,21 @@ def main(cfg: DictConfig) -> float:
     from imgclf.models.classifier import Classifier, num_logits
     from imgclf.run_folder import RunFolder
 
+    job = HydraConfig.get()
+    alone = job.mode is RunMode.RUN
+    if alone and job.runtime.choices.sweep:
+        raise ValueError(
+            f"sweep={job.runtime.choices.sweep} is for many runs: add -m, as in python train.py -m sweep=..."
+        )
     config = OmegaConf.to_container(cfg, resolve=True)
     mode = training.check(config)
     keep_freed_memory()
     precision = choose_precision(cfg.trainer.precision, choose_device(cfg.trainer.accelerator, "trainer.accelerator"))
-    with RunFolder(HydraConfig.get().runtime.output_dir, cfg.resume, "train.log") as folder:
+    with RunFolder(job.runtime.output_dir, cfg.resume, "train.log") as folder:
         folder.check_same(config)
         if folder.finished(config):
-            training.report(folder, folder.metrics(), HydraConfig.get().overrides.task)
+            if alone:
+                training.report(folder, folder.metrics(), job.overrides.task)
             return folder.metrics()[cfg.objective]
         pl.seed_everything(cfg.seed, verbose=False)
         data = instantiate(cfg.data, augmentation=instantiate(cfg.augmentation), _convert_="all")
@@ -78,9 +86,11 @@ def main(cfg: DictConfig) -> float:
             use_distributed_sampler=False,
         )
         metrics = training.train(folder, data, classifier, trainer, config, cfg.evaluate_on)
-        training.report(folder, metrics, HydraConfig.get().overrides.task)
+        if alone:  # jobs of a sweep are compared at its end
+            training.report(folder, metrics, job.overrides.task)
         return metrics[cfg.objective]
 
 
 if __name__ == "__main__":
+    sweep.register()
     cli.run(main)

@@ -108,4 +108,5 @@ class EMA(EMAWeightAveraging):
     """
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._average_model.module.threshold.copy_(pl_module.threshold)
+        if self._average_model is not None:  # as outside fit
+            self._average_model.module.threshold.copy_(pl_module.threshold)

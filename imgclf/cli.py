@@ -3,18 +3,24 @@
 import contextlib
 import difflib
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-# With the time, the process number keeps the default folders of runs apart.
-OmegaConf.register_resolver("pid", os.getpid, replace=True)
+# With the time, the process number keeps the default folders of runs apart. A sweep's jobs, wherever they run, keep the
+# one of the process that swept.
+OmegaConf.register_resolver("pid", os.getpid, use_cache=True, replace=True)
+
 
 EXPECTED = (ValueError, OSError, ArithmeticError)  # the library's own complaints: their message says it all
 
+SWEEP_EXTRA = ("hydra/sweeper/optuna", *(f"hydra/launcher/{name}" for name in
+               ("joblib", "submitit_local", "submitit_slurm", "ray")))  # fmt: skip
 
 _failures: list[Exception] = []
 
@@ -22,7 +28,8 @@ _failures: list[Exception] = []
 def task(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Goes between ``hydra.main`` and the function: a lone run's exception is kept for ``run`` to report.
 
-    Hydra would print the list of overrides first. In a sweep that line says which job failed, so it stays.
+    Hydra would print the list of overrides first. In a sweep that line says which job failed, so it stays; the job's
+    folder also says so, in job.json, which the sweep is summarised from.
     """
 
     @functools.wraps(main)
@@ -30,16 +37,46 @@ def task(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            return _job(main, cfg)
         try:
             return main(cfg)
         except Exception as error:
             with contextlib.suppress(OSError):
                 os.rmdir(HydraConfig.get().runtime.output_dir)  # if nothing was written yet
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                raise
             _failures.append(error)
 
     return wrapped
+
+
+def _job(main: Callable[[Any], Any], cfg: Any) -> Any:
+    from hydra.core.hydra_config import HydraConfig
+
+    from imgclf.run_folder import JOB, write
+
+    overrides, file = list(HydraConfig.get().overrides.task), Path(HydraConfig.get().runtime.output_dir) / JOB
+    if file.exists() and _settings(json.loads(file.read_text())["overrides"]) != _settings(overrides):
+        raise ValueError(f"{file.parent} is a job of another sweep: choose another hydra.sweep.dir")
+
+    def tell(error: str | None) -> None:
+        write(file, json.dumps({"overrides": overrides, "error": error}, indent=2) + "\n")
+
+    tell(None)
+    try:
+        try:
+            return main(cfg)
+        except SystemExit as stop:  # would end the whole sweep
+            raise RuntimeError(f"the job asked to exit with {stop.code}") from stop
+    except Exception as error:
+        tell(one_line(error))
+        raise
+
+
+def _settings(overrides: list[str]) -> list[str]:
+    """The overrides that make a job what it is, in an order of their own."""
+    from imgclf.run_folder import MAY_CHANGE
+
+    return sorted(word for word in overrides if not f"{word.partition('=')[0]}.".startswith(MAY_CHANGE))
 
 
 def run(main: Callable[[], object]) -> None:
@@ -61,7 +98,7 @@ def run(main: Callable[[], object]) -> None:
 
 def one_line(error: Exception) -> str:
     """What, where and what to do instead, without a line break."""
-    from hydra.errors import HydraException, OverrideParseException
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     key_error = next((e for e in _chain(error) if isinstance(e, OmegaConfBaseException) and e.full_key), None)
@@ -69,6 +106,8 @@ def one_line(error: Exception) -> str:
         text = _unknown_key(key_error)
     elif isinstance(error, OverrideParseException):
         text = f"cannot read {error.override}: quote unusual characters for Hydra too, as in 'ckpt=\"a=b.ckpt\"'"
+    elif isinstance(error, MissingConfigException) and error.missing_cfg_file in SWEEP_EXTRA:
+        text = f"{error.missing_cfg_file} is not installed: pip install -e '.[sweep]'"
     else:
         text = str(error).partition("Config search path:")[0]
         if not isinstance(error, (*EXPECTED, HydraException, OmegaConfBaseException)):

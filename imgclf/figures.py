@@ -19,6 +19,7 @@ from torch import Tensor
 from imgclf.data.images import Images
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6db3", "#e0762f", "#3f9152", "#c0392b", "#666666"
+LINES = (BLUE, ORANGE, GREEN, RED, "#7d5ba6", "#8c6d46", "#d16ba5", "#7f7f7f", "#a8a52e", "#31a3b5")
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 DPI = 120
 PER_CLASS = 1000, 2**22  # images and pixels a class at most that the mean image and the histogram are taken over
@@ -212,6 +213,126 @@ def heat_maps(images: Tensor, heat: Tensor, captions: list[str], groups: dict[st
         ax.set_title(name, loc="left", fontsize=10)
     figure.suptitle(title)
     return figure
+
+
+def bands(curves: dict[str, list[list[float]]], metric: str) -> Figure:
+    """A metric over epochs, the mean over seeds with a band of one standard deviation.
+
+    Args:
+        curves: configuration to one list an epoch-wise run, the best configuration first; the first ten are drawn.
+        metric: its name.
+    """
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    ax = figure.subplots()
+    for i, (label, runs) in enumerate(list(curves.items())[: len(LINES)]):
+        values = np.full((len(runs), max(map(len, runs))), np.nan)
+        for row, run in zip(values, runs, strict=True):
+            row[: len(run)] = run  # early stopping may end runs at different epochs
+        epochs, mean = np.arange(1, values.shape[1] + 1), np.nanmean(values, 0)
+        ax.plot(epochs, mean, color=LINES[i], marker="o", markersize=3, label=f"{label} (n = {len(runs)})")
+        if len(runs) > 1:
+            spread = np.nan_to_num(np.sqrt(np.nansum((values - mean) ** 2, 0) / (len(runs) - 1)))
+            ax.fill_between(epochs, mean - spread, mean + spread, color=LINES[i], alpha=0.2, linewidth=0)
+    title = f"{metric}: mean over seeds and standard deviation"
+    left_out = len(curves) - len(LINES)
+    ax.set(title=title + (f" (the best {len(LINES)} of {len(curves)})" if left_out > 0 else ""), xlabel="epoch")
+    ax.set_ylabel(metric)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(alpha=0.3)
+    figure.legend(frameon=False, loc="outside lower center", ncols=1 if max(map(len, curves)) > 40 else 2)
+    _plain(ax)
+    return figure
+
+
+def annotated_grid(
+    values: Sequence[Sequence[float]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    row_title: str,
+    column_title: str,
+    metric: str,
+) -> Figure:
+    """A heat map with its numbers: ``values`` (rows, columns), of which NaN stays empty."""
+    grid = np.asarray(values, dtype=float)
+    longest = max(map(len, rows))
+    width, height = 2.6 + 0.085 * longest + 1.05 * len(columns), 1.9 + 0.6 * len(rows)
+    figure = Figure(figsize=(max(5.5, width), max(3.6, height)), layout="constrained")
+    ax = figure.subplots()
+    image = ax.imshow(grid, cmap="viridis", aspect="auto")
+    middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
+    for (i, j), value in np.ndenumerate(grid):
+        if value == value:
+            colour = "black" if value > middle else "white"
+            ax.text(j, i, f"{value:.4f}", ha="center", va="center", fontsize=9, color=colour)
+    turned = max(map(len, columns)) > 10
+    ax.set_xticks(range(len(columns)), columns, rotation=30 if turned else 0, ha="right" if turned else "center")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set(xlabel=column_title, ylabel=row_title, title=metric)
+    figure.colorbar(image, ax=ax, label=metric)
+    return figure
+
+
+def parallel_coordinates(settings: Sequence[dict[str, str]], values: Sequence[float], metric: str, mode: str) -> Figure:
+    """A line a configuration through an axis an option, ending at the metric, which colours it; the best is thick.
+
+    Axes of numbers are drawn to scale (logarithmic over more than a factor of 30), others in order of appearance.
+
+    Args:
+        settings: option to value, the same options for all.
+        values: the metric of each.
+        metric: its name.
+        mode: "min" or "max": which is better.
+    """
+    names = [*settings[0], metric]
+    figure = Figure(figsize=(max(7, 1.9 * len(names)), 5.2), layout="constrained")
+    ax = figure.subplots()
+    heights = []
+    for i, name in enumerate(names):
+        texts = [f"{value:.4f}" for value in values] if name == metric else [setting[name] for setting in settings]
+        height, ticks = _axis(texts)
+        heights.append(height)
+        ax.axvline(i, color=GREY, linewidth=1)
+        for place, text in ticks:
+            ax.plot([i - 0.02, i + 0.02], [place, place], color=GREY, linewidth=1)
+            ax.text(i + 0.04, place, text, fontsize=8, va="center", zorder=3,
+                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5})  # fmt: skip
+    goodness = np.argsort(np.argsort(values)) / max(1, len(values) - 1)
+    goodness = goodness if mode == "max" else 1 - goodness
+    for k in np.argsort(goodness):
+        best = goodness[k] == goodness.max()
+        style = (
+            {"linewidth": 3, "color": ORANGE}
+            if best
+            else {"linewidth": 1.2, "color": colormaps["Blues"](0.25 + 0.7 * goodness[k])}
+        )
+        ax.plot(range(len(names)), [height[k] for height in heights], zorder=2, **style)
+    ax.set_xticks(range(len(names)), [name.replace(".", ".\n", 1) for name in names])
+    ax.set(xlim=(-0.15, len(names) - 0.55), ylim=(-0.06, 1.06), yticks=[])
+    ax.set_title(f"{len(values)} configurations by {metric}; the best is orange, better ones are darker")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    return figure
+
+
+def _axis(texts: Sequence[str]) -> tuple[list[float], list[tuple[float, str]]]:
+    """Where values lie on an axis from 0 to 1, and its ticks."""
+    try:
+        numbers = np.array([float(text) for text in texts])
+    except ValueError:
+        known = list(dict.fromkeys(texts))
+        places = {text: (i + 0.5) / len(known) for i, text in enumerate(known)}
+        return [places[text] for text in texts], [(place, text) for text, place in places.items()]
+    low, high = float(numbers.min()), float(numbers.max())
+    scale = np.log if low > 0 and high > 30 * low else np.asarray
+    span = float(scale(high) - scale(low)) or 1.0
+    known = sorted(set(numbers.tolist()))
+    if len(known) > 6:
+        known = np.exp(np.linspace(*np.log([low, high]), 5)) if scale is np.log else np.linspace(low, high, 5)
+
+    def place(value: float) -> float:
+        return float(scale(value) - scale(low)) / span if high > low else 0.5
+
+    return [place(number) for number in numbers], [(place(value), f"{value:.4g}") for value in known]
 
 
 def _grid(images: Tensor, captions: list[str], title: str, colour: str = "black") -> Figure:

@@ -26,9 +26,10 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn",
             "scikit-image", "pillow")  # fmt: skip
 LOCK = ".lock"
+JOB = "job.json"  # in a sweep: what the job was given and, if it failed, of what
 # What may differ when a run is continued, by prefix: where and how fast it runs, and what is done with it afterwards.
 MAY_CHANGE = (
-    *("resume.", "name.", "evaluate_on.", "logger.", "callbacks.", "data_dir.", "cache_dir."),
+    *("resume.", "n_trials.", "name.", "evaluate_on.", "logger.", "callbacks.", "data_dir.", "cache_dir."),
     *("data.data_dir.", "data.cache_dir.", "data.num_workers."),
     *("trainer.accelerator.", "trainer.devices.", "trainer.max_epochs.", "trainer.log_every_n_steps."),
     *("trainer.enable_", "trainer.profiler."),
@@ -73,14 +74,14 @@ class RunFolder:
         if error is not None and self._described:  # a refusal is no part of the run that is there
             logging.getLogger(__name__).debug("stopped", exc_info=error)
         self._logging.close()
-        if error is not None and {file.name for file in self.path.iterdir()} <= {LOCK, self._log}:
+        if error is not None and {file.name for file in self.path.iterdir()} <= {LOCK, JOB, self._log}:
             (self.path / self._log).unlink(missing_ok=True)  # refused at once: the folder stays free for the next try
         self._lock.release()
         if self._empty():
             (self.path / LOCK).unlink(missing_ok=True)
 
     def _empty(self) -> bool:
-        return not self.path.exists() or all(file.name == LOCK for file in self.path.iterdir())
+        return not self.path.exists() or all(file.name in (LOCK, JOB) for file in self.path.iterdir())
 
     def _refuse_if_used(self) -> None:
         if self._resume or self._empty():
@@ -129,29 +130,21 @@ class RunFolder:
         self.write_json("environment.json", environment(config.get("seed"), device))
 
     def write(self, name: str, data: str | bytes) -> Path:
-        """Writes a file under a temporary name and moves it into place."""
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_bytes(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
-        os.replace(unfinished, path)
-        return path
+        return write(self.path / name, data)
 
     def write_json(self, name: str, values: dict[str, Any]) -> Path:
         return self.write(name, json.dumps(values, indent=2) + "\n")
 
     def write_csv(self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return self.write(name, text.getvalue())
+        return write_csv(self.path / name, columns, rows)
 
     def _start_logging(self) -> None:
         file = logging.FileHandler(self.path / self._log, delay=True, encoding="utf-8")
         file.setFormatter(logging.Formatter(LOG_FORMAT))
         file.setLevel(logging.DEBUG)
         console = RichHandler(console=get_console(), show_time=False, show_level=False, show_path=False, markup=False)
+        if (self.path / JOB).exists():  # jobs may run side by side
+            console.setFormatter(logging.Formatter(f"[{self.path.name}] %(message)s"))
         console.addFilter(lambda record: record.name.startswith("imgclf") and record.levelno >= logging.INFO)
         self._logging = undo = contextlib.ExitStack()
         root, ours = logging.getLogger(), logging.getLogger("imgclf")
@@ -172,6 +165,23 @@ class RunFolder:
             undo.callback(setattr, logger, "handlers", logger.handlers)
             undo.callback(setattr, logger, "propagate", logger.propagate)
             logger.handlers, logger.propagate = [], True
+
+
+def write(path: Path, data: str | bytes) -> Path:
+    """Writes a file under a temporary name and moves it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_bytes(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
+    os.replace(unfinished, path)
+    return path
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return write(path, text.getvalue())
 
 
 def environment(seed: int | None, device: str) -> dict[str, Any]:
