@@ -1,4 +1,4 @@
-"""What happens around training: the progress bar and the record of every epoch."""
+"""What happens around training: the progress bar, checkpoints, the record of every epoch, pictures of it."""
 
 import logging
 import time
@@ -9,6 +9,9 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from imgclf import figures
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +102,43 @@ class History(pl.Callback):
             *(row[f"{stage}/{name}"] for name in ("loss", "accuracy") for stage in ("train", "val")),
             f"{row['images_per_second']:,.0f}",
         )
+
+
+class Dashboard(pl.Callback):
+    """What TensorBoard shows besides scalars while a run goes on.
+
+    Curves, the confusion matrix on validation images and, of two classes, their precision-recall curve.
+
+    Args:
+        every_n_epochs: how often, from 1.
+        weights: histograms of the weights as well.
+
+    Raises:
+        ValueError: every_n_epochs is no whole number from 1 up.
+    """
+
+    def __init__(self, every_n_epochs: int = 5, weights: bool = False) -> None:
+        if not isinstance(every_n_epochs, int) or every_n_epochs < 1:
+            raise ValueError(f"callbacks.dashboard.every_n_epochs={every_n_epochs}: give a whole number from 1 up")
+        self.every_n_epochs, self.weights = every_n_epochs, weights
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epoch, step, validated = trainer.current_epoch + 1, trainer.global_step, pl_module.validated
+        boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if epoch % self.every_n_epochs or not boards or not trainer.is_global_zero:
+            return
+        rows = next(callback for callback in trainer.callbacks if isinstance(callback, History)).rows
+        counts, names = validated.counted.cpu(), pl_module.class_names
+        matrix = figures.confusion_matrix(counts, names, f"validation, epoch {epoch}")
+        drawn = {"val/confusion_matrix": matrix, "curves": figures.curves(rows)}
+        for board in boards:
+            for name, figure in drawn.items():
+                board.add_image(name, figures.render(figure), step, dataformats="HWC")
+            if validated.answered:
+                scores, labels = validated.answered
+                board.add_pr_curve("val/precision_recall", labels, scores, step)
+            for name, weight in pl_module.network.named_parameters() if self.weights else ():
+                board.add_histogram(f"weights/{name}", weight, step)
 
 
 class EMA(EMAWeightAveraging):

@@ -82,7 +82,14 @@ class StageMetrics(nn.Module):
     Args:
         stage: "train", "val" or "test", which prefixes the names.
         num_classes: at least 2.
+
+    Attributes:
+        counted: the confusion matrix that ``compute`` last counted, (classes, classes), rows are true classes; or None.
+        answered: of two classes, what ``answers`` was then; else None.
     """
+
+    counted: Tensor | None = None
+    answered: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, stage: str, num_classes: int) -> None:
         super().__init__()
@@ -109,12 +116,14 @@ class StageMetrics(nn.Module):
         """Name to scalar, loss first; starts anew."""
         values = {"loss": self.loss.compute()}
         if self.binary:
-            scores, labels = self.answers()
+            self.answered = scores, labels = self.answers()
             values |= score_metrics(scores, labels)
-            self.confusion.update((scores >= threshold).long(), labels)
+            self.counted = torch.bincount(2 * labels + (scores >= threshold), minlength=4).view(2, 2)
             self.scores.reset()
             self.labels.reset()
-        values |= count_metrics(self.confusion.compute())
+        else:
+            self.counted = self.confusion.compute()
+        values |= count_metrics(self.counted)
         self.loss.reset()
         self.confusion.reset()
         names = METRICS + (BINARY_METRICS if self.binary else ())

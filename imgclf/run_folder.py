@@ -27,12 +27,13 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "
             "scikit-image", "pillow")  # fmt: skip
 LOCK = ".lock"
 JOB = "job.json"  # in a sweep: what the job was given and, if it failed, of what
+WATCHING = ("best_checkpoint", "last_checkpoint", "progress_bar", "model_summary", "dashboard", "early_stopping")
 # What may differ when a run is continued, by prefix: where and how fast it runs, and what is done with it afterwards.
 MAY_CHANGE = (
-    *("resume.", "n_trials.", "name.", "evaluate_on.", "logger.", "callbacks.", "data_dir.", "cache_dir."),
+    *("resume.", "n_trials.", "name.", "evaluate_on.", "logger.", "data_dir.", "cache_dir."),
     *("data.data_dir.", "data.cache_dir.", "data.num_workers."),
     *("trainer.accelerator.", "trainer.devices.", "trainer.max_epochs.", "trainer.log_every_n_steps."),
-    *("trainer.enable_", "trainer.profiler."),
+    *("trainer.enable_", "trainer.profiler.", *(f"callbacks.{name}." for name in WATCHING)),
 )
 
 

@@ -129,6 +129,9 @@ def train(
     for name, figure in result_figures(list(evaluations.values())[-1], names).items():
         _publish(folder, trainer, name, figure)
     for logger in _tensorboards(trainer):
+        for split, evaluation in evaluations.items() if len(names) == 2 else ():
+            scores = evaluation.probabilities[:, 1]
+            logger.experiment.add_pr_curve(f"{split}/precision_recall", evaluation.labels, scores, trainer.global_step)
         logger.log_hyperparams(_hyperparameters(config), {f"result/{name}": value for name, value in metrics.items()})
         logger.finalize("success")
     folder.write_json("metrics.json", metrics)

@@ -100,6 +100,11 @@ class Classifier(pl.LightningModule):
         self.live: dict[str, float] = {}  # loss and accuracy over the last logging interval, for the progress bar
         self._pending: list[tuple[int, Tensor, Tensor, Tensor]] = []
 
+    @property
+    def validated(self) -> StageMetrics:
+        """What the last validation counted."""
+        return self._metrics["val"]
+
     def forward(self, images: Tensor) -> Tensor:
         """uint8, or float in [0, 1], (N, C, H, W) to logits (N, classes)."""
         images = images.to(self.mean.dtype) / (1 if images.is_floating_point() else 255)
