@@ -196,6 +196,7 @@ def environment(seed: int | None, device: str) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "processor": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "seed": seed,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

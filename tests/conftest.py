@@ -168,6 +168,14 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _undrawn(request, monkeypatch):
+    """Figures are made but not drawn, which takes half of a tiny run, except for tests marked ``draws``."""
+    if request.node.get_closest_marker("draws") is None:
+        blank = np.zeros((100, 100, 3), dtype=np.uint8)
+        monkeypatch.setattr("imgclf.figures.render", lambda figure: blank)
+
+
 def options(group: str) -> list[str]:
     """The names of a config group's files."""
     return sorted(path.stem for path in (PROJECT / "conf" / group).glob("*.yaml"))

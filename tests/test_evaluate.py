@@ -26,6 +26,7 @@ def run(train, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.draws
 def test_evaluation_repeats_the_run_s_metrics_and_follows_other_variations(run, script, tmp_path):
     ckpt = f"ckpt={run}/checkpoints/best.ckpt"
     result = script("evaluate.py", ckpt, "hydra.run.dir=same", "accelerator=cpu")

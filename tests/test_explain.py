@@ -12,6 +12,8 @@ from imgclf.models.network import Network
 from imgclf.models.resnet import ResNet
 from imgclf.predict import Predictor
 
+pytestmark = pytest.mark.draws
+
 
 class Bright(Network):
     """The second class's evidence is light, wherever it is."""

@@ -10,6 +10,8 @@ from imgclf import figures
 from imgclf.data.images import Images
 from imgclf.evaluation import Evaluation
 
+pytestmark = pytest.mark.draws
+
 
 @pytest.fixture
 def evaluation():

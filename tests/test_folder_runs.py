@@ -26,6 +26,7 @@ def rows(folder) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.draws
 def test_a_binary_run_and_its_evaluation(train, script, tiny_data, tmp_path):
     result = train(
         *(*XRAY, "model.threshold=validation", "data.balance=sampler", "augmentation=photo", "objective=val/auroc"),

@@ -64,6 +64,7 @@ def test_every_model_config(name, train):
     assert result.code == 0, result.err
 
 
+@pytest.mark.draws
 def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     result = train("hydra.run.dir=run", "data=noisy_digits", "model=cnn", "trainer.max_epochs=3", "seed=7")
     assert result.code == 0, result.err

@@ -1,0 +1,49 @@
+"""The launchers that start jobs elsewhere, really run: on this machine."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import PROJECT, SMALL
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("launcher=joblib",),
+        ("launcher=submitit_local",),
+        ("launcher=ray", "hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_jobs_run_side_by_side_and_are_compared(launcher, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    jobs = ("data.batch_size=100000,50", "trainer.max_epochs=1", "trainer.accelerator=cpu", f"data_dir={tiny_data}")
+    small = [word for word in SMALL if not word.startswith("data.batch_size")]
+    command = [sys.executable, str(PROJECT / "train.py"), "-m", *launcher, *small, *jobs, "hydra.sweep.dir=sweep"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "1 of 2 jobs failed" in result.stderr, result.stdout + result.stderr
+    with (tmp_path / "sweep" / "summary.csv").open() as file:
+        ok, failed = csv.DictReader(file)
+    assert (ok["job"], ok["status"], failed["job"], failed["status"]) == ("1", "ok", "0", "failed")
+    assert "data.batch_size=100000 is larger than" in failed["error"]
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep"}  # no job made a folder of its own elsewhere
+    environment = json.loads((tmp_path / "sweep" / "1" / "environment.json").read_text())
+    if launcher[0] != "launcher=submitit_local":  # they share the cores
+        assert environment["threads"] < environment["cores"] or environment["cores"] == 1
+
+
+def test_a_search_runs_trials_side_by_side(tiny_data, tmp_path):
+    search = ("-m", "sweep=random", "n_trials=4", "launcher=joblib", "hydra.sweeper.n_jobs=2", "hydra.sweep.dir=sweep")
+    given = (*SMALL, "trainer.max_epochs=1", "trainer.accelerator=cpu", f"data_dir={tiny_data}")
+    command = [sys.executable, str(PROJECT / "train.py"), *search, *given]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    with (tmp_path / "sweep" / "summary.csv").open() as file:
+        assert sorted(row["job"] for row in csv.DictReader(file)) == ["0", "1", "2", "3"]
