@@ -132,3 +132,50 @@ def test_heat_maps_leave_cold_places_as_they_are():
     shown = figure.axes[0].images[0].get_array()
     assert shown[5, 5].tolist() == pytest.approx([100 / 255] * 3)
     assert shown[0, 0, 0] > shown[0, 0, 2] + 0.2  # hot is red
+
+
+def lines(figure):
+    return {line.get_label(): line for line in figure.axes[0].get_lines()}
+
+
+def test_bands_are_mean_and_deviation_over_seeds_of_any_length():
+    runs = [[0.2, 0.6, 0.7], [0.4, 0.8]]
+    figure = figures.bands({"model=cnn": runs, "model=mlp": [[0.1, 0.1]]}, "val/accuracy")
+    np.testing.assert_allclose(lines(figure)["model=cnn (n = 2)"].get_ydata(), [0.3, 0.7, 0.7])
+    (band,) = figure.axes[0].collections  # one run has no deviation
+    corners = {tuple(np.round(corner, 6)) for corner in band.get_paths()[0].vertices}
+    half = np.std([0.2, 0.4], ddof=1)
+    assert {(1, round(0.3 + half, 6)), (1, round(0.3 - half, 6)), (3, 0.7)} <= corners
+    figures.render(figure)
+
+
+def test_bands_draw_the_best_ten():
+    figure = figures.bands({f"lr={i}": [[0.5, 0.5]] for i in range(12)}, "val/loss")
+    assert len(figure.axes[0].get_lines()) == 10
+    assert "the best 10 of 12" in figure.axes[0].get_title()
+
+
+def test_an_annotated_grid_shows_its_numbers_and_leaves_gaps():
+    figure = figures.annotated_grid([[0.25, 1.0], [float("nan"), 0.5]], ["a", "b"], ["x", "y"], "A", "X", "val/f1")
+    ax = figure.axes[0]
+    assert {(text.get_position(), text.get_text()) for text in ax.texts} == {
+        ((0, 0), "0.2500"),
+        ((1, 0), "1.0000"),
+        ((1, 1), "0.5000"),
+    }
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["x", "y"]
+    figures.render(figure)
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 2), ("min", 0)])
+def test_parallel_coordinates_place_numbers_to_scale_and_mark_the_best(mode, best):
+    settings = [{"lr": "0.0001", "model": "cnn", "epochs": "1"}, {"lr": "0.001", "model": "mlp", "epochs": "2"}]
+    settings.append({"lr": "0.01", "model": "cnn", "epochs": "2"})
+    figure = figures.parallel_coordinates(settings, [0.5, 0.6, 0.9], "val/accuracy", mode)
+    drawn = {
+        tuple(np.round(line.get_ydata(), 6)): line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 4
+    }
+    expected = [(0, 0.25, 0, 0), (0.5, 0.75, 1, 0.25), (1, 0.25, 1, 1)]  # lr over a factor of 100: logarithmic
+    assert set(drawn) == set(expected)
+    assert max(drawn, key=lambda ys: drawn[ys].get_linewidth()) == expected[best]
+    figures.render(figure)
