@@ -73,7 +73,7 @@ def main(cfg: DictConfig) -> float:
         callbacks = [
             instantiate(options, **training.supplied(options, folder, mode))
             for name, options in cfg.callbacks.items()
-            if options and cfg.trainer.get(f"enable_{name}", True)
+            if options and cfg.trainer.get(f"enable_{name}", True) and (alone or name != "model_summary")
         ]
         trainer = instantiate(
             cfg.trainer,
