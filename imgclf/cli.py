@@ -10,12 +10,15 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from imgclf import distributed
+
 # With the time, the process number keeps the default folders of runs apart.
 OmegaConf.register_resolver("pid", os.getpid, replace=True)
 
 EXPECTED = (ValueError, OSError, ArithmeticError)  # the library's own complaints: their message says it all
 
 
+tracebacks = False  # whether the user asked for them
 _failures: list[Exception] = []
 
 
@@ -44,19 +47,24 @@ def task(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def run(main: Callable[[], object]) -> None:
     """Runs a ``hydra.main`` function; an exception becomes one line on stderr unless HYDRA_FULL_ERROR=1 is set."""
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    global tracebacks
+    distributed.end_with_parent()
+    tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand exceptions over instead of printing them itself
     try:
         main()
         if _failures:
             raise _failures.pop()
     except KeyboardInterrupt as stop:
-        print(": ".join(filter(None, ["interrupted", str(stop)])), file=sys.stderr)
+        if not distributed.started_by_us():
+            print(": ".join(filter(None, ["interrupted", str(stop)])), file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if full:
+        if tracebacks:
             raise
-        sys.exit(f"error: {one_line(error)}")
+        if isinstance(error, distributed.Quiet):
+            sys.exit(error.code)
+        sys.exit(distributed.report(f"error: {one_line(error)}"))
 
 
 def one_line(error: Exception) -> str:

@@ -30,8 +30,8 @@ LOCK = ".lock"
 MAY_CHANGE = (
     *("resume.", "name.", "evaluate_on.", "logger.", "callbacks.", "data_dir.", "cache_dir."),
     *("data.data_dir.", "data.cache_dir.", "data.num_workers."),
-    *("trainer.accelerator.", "trainer.devices.", "trainer.max_epochs.", "trainer.log_every_n_steps."),
-    *("trainer.enable_", "trainer.profiler."),
+    *("trainer.accelerator.", "trainer.devices.", "trainer.num_nodes.", "trainer.strategy.", "trainer.max_epochs."),
+    *("trainer.log_every_n_steps.", "trainer.enable_", "trainer.profiler."),
 )
 
 
