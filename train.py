@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> float | None:
         return own.metrics()[cfg.objective]
     keep_freed_memory()
     precision = choose_precision(cfg.trainer.precision, device)
-    with distributed.Processes(cfg.trainer, device) as processes, processes.claim(own) as folder:
+    with distributed.Processes(cfg.trainer, device, own.path) as processes, processes.claim(own) as folder:
         folder.check_same(config)
         if processes.agree(folder.finished(config)):
             if processes.rank == 0:

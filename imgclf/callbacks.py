@@ -57,7 +57,7 @@ class Termination(pl.Callback):
     abort. They stop by themselves when this one has gone.
     """
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.world_size > 1:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # Lightning restores what was there before
 

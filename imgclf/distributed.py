@@ -217,6 +217,7 @@ class Processes:
     Args:
         trainer: ``devices``, processes on this machine, and ``num_nodes``, machines with as many.
         device: what each of them computes on.
+        folder: this process's own, empty; not where the run goes, unless this is the first.
 
     Attributes:
         rank: this one's number, from 0.
@@ -227,10 +228,10 @@ class Processes:
         ConnectionError: some did not come, or one has ended.
     """
 
-    def __init__(self, trainer: Mapping[str, Any], device: "torch.device") -> None:
+    def __init__(self, trainer: Mapping[str, Any], device: "torch.device", folder: Path) -> None:
         self.rank, self.world = 0, 1
-        self._trainer, self._device = trainer, device
-        self._local_rank, self._store, self._folder = 0, None, None
+        self._trainer, self._device, self._folder = trainer, device, folder
+        self._local_rank, self._store = 0, None
         self._silence = contextlib.ExitStack()
 
     def __enter__(self) -> "Processes":
@@ -243,6 +244,8 @@ class Processes:
             self._join(environment)
         except Exception as error:
             if self.rank and self._store is None:
+                with contextlib.suppress(OSError):
+                    os.rmdir(self._folder)
                 time.sleep(CLOSING)  # so that the first can say it: torchrun ends all as soon as one has
                 raise Quiet(1) from error
             raise
@@ -270,8 +273,9 @@ class Processes:
         if not self._is_first_to_fail():
             raise Quiet(1) from error
         if broken:
-            continues = _continues(self._folder) if self._folder else ""
-            raise ConnectionError(f"another process of this run has ended, so it stopped{continues}") from error
+            raise ConnectionError(
+                f"another process of this run has ended, so it stopped{_continues(self._folder)}"
+            ) from error
 
     def claim(self, folder: "RunFolder") -> contextlib.AbstractContextManager["RunFolder"]:
         """The one folder of all: the first process claims it; the others read there, and never write."""
@@ -318,8 +322,8 @@ class Processes:
             if not torchrun:
                 options = f"srun in a job of --nodes={nodes} --ntasks-per-node={devices}"
             raise ValueError(
-                f"trainer.devices={devices} and trainer.num_nodes={nodes} make {self._wanted} processes, but {world} "
-                f"were started, {here} of them here: set them to what was started, or start with {options}"
+                f"{world} processes were started, {here} of them here, but trainer.devices={devices} * "
+                f"trainer.num_nodes={nodes} is {self._wanted}: set these options to what was started, or use {options}"
             )
 
     def _join(self, environment: "ClusterEnvironment") -> None:
