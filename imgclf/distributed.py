@@ -162,7 +162,9 @@ def _continues(folder: Path) -> str:
 
 def _quoted(path: Path) -> str:
     """A value as Hydra reads it."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(str(path), Quote.single).with_quotes()
 
 
 @contextlib.contextmanager
