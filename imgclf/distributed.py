@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import tempfile
@@ -157,7 +158,8 @@ def _reason(failures: Mapping[int, Any], count: int, folder: Path) -> ChildProce
 def _continues(folder: Path) -> str:
     if not (folder / "checkpoints" / "last.ckpt").exists():
         return ""
-    return f"; hydra.run.dir={folder} resume=true continues it"
+    plain = re.fullmatch(r"[\w./:+-]+", str(folder))
+    return f"; hydra.run.dir={folder if plain else shlex.quote(_quoted(folder))} resume=true continues it"
 
 
 def _quoted(path: Path) -> str:
@@ -324,8 +326,8 @@ class Processes:
             if not torchrun:
                 options = f"srun in a job of --nodes={nodes} --ntasks-per-node={devices}"
             raise ValueError(
-                f"{world} processes were started, {here} of them here, but trainer.devices={devices} * "
-                f"trainer.num_nodes={nodes} is {self._wanted}: set these options to what was started, or use {options}"
+                f"trainer.devices={devices} * trainer.num_nodes={nodes} is {self._wanted}, but the number of processes "
+                f"started is {world}, {here} of them here: set these options to what was started, or use {options}"
             )
 
     def _join(self, environment: "ClusterEnvironment") -> None:
@@ -424,4 +426,4 @@ def _is_broken(error: BaseException) -> bool:
 
     if isinstance(error, torch.distributed.DistError):
         return True
-    return isinstance(error, RuntimeError | ConnectionError) and BROKEN.search(str(error)) is not None
+    return isinstance(error, RuntimeError) and BROKEN.search(str(error)) is not None

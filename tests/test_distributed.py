@@ -260,17 +260,17 @@ def test_metrics_are_of_all_processes(classes):
         (
             {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"},
             ["trainer=ddp"],
-            ["1 processes were started", "is 2", "torchrun --nnodes=1 --nproc-per-node=2"],
+            ["trainer.num_nodes=1 is 2", "started is 1", "torchrun --nnodes=1 --nproc-per-node=2"],
         ),
         (
             {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"},
             ["trainer=ddp"],
-            ["2 processes were started, 1 of them here", "trainer.devices=2"],
+            ["started is 2, 1 of them here", "trainer.devices=2"],
         ),
         (
             {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
             ["trainer=ddp"],
-            ["4 processes were started, 2 of them here", "srun in a job of --nodes=1 --ntasks-per-node=2"],
+            ["started is 4, 2 of them here", "srun in a job of --nodes=1 --ntasks-per-node=2"],
         ),
         ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, ["trainer=ddp"], ["--ntasks-per-node=2"]),
     ],
