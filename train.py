@@ -20,38 +20,43 @@ from imgclf import cli, sweep
     ),
 )
 @cli.task
-def main(cfg: DictConfig) -> float:
+def main(cfg: DictConfig) -> float | None:
     import lightning.pytorch as pl
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
     from hydra.utils import instantiate
 
-    from imgclf import training
-    from imgclf.callbacks import History
+    from imgclf import distributed, training
+    from imgclf.callbacks import History, Termination
     from imgclf.checkpoint import AtomicCheckpointIO
     from imgclf.device import choose_device, choose_precision, keep_freed_memory
     from imgclf.models.classifier import Classifier, num_logits
     from imgclf.run_folder import RunFolder
 
     job = HydraConfig.get()
-    alone = job.mode is RunMode.RUN
+    own = RunFolder(job.runtime.output_dir, cfg.resume, "train.log")
+    alone = not own.in_sweep
     if alone and job.runtime.choices.sweep:
         raise ValueError(
             f"sweep={job.runtime.choices.sweep} is for many runs: add -m, as in python train.py -m sweep=..."
         )
     config = OmegaConf.to_container(cfg, resolve=True)
     mode = training.check(config)
+    device = choose_device(cfg.trainer.accelerator, "trainer.accelerator")
+    distributed.check_devices(cfg.trainer.devices, device)
+    if distributed.must_launch(cfg.trainer):
+        distributed.launch(__file__, cfg.trainer.devices)
+        return own.metrics()[cfg.objective]
     keep_freed_memory()
-    precision = choose_precision(cfg.trainer.precision, choose_device(cfg.trainer.accelerator, "trainer.accelerator"))
-    with RunFolder(job.runtime.output_dir, cfg.resume, "train.log") as folder:
+    precision = choose_precision(cfg.trainer.precision, device)
+    with distributed.Processes(cfg.trainer, device, own.path) as processes, processes.claim(own) as folder:
         folder.check_same(config)
-        if folder.finished(config):
-            if alone:
+        if processes.agree(folder.finished(config)):
+            if processes.rank == 0 and alone:
                 training.report(folder, folder.metrics(), job.overrides.task)
             return folder.metrics()[cfg.objective]
         pl.seed_everything(cfg.seed, verbose=False)
         data = instantiate(cfg.data, augmentation=instantiate(cfg.augmentation), _convert_="all")
-        data.prepare_data()
+        processes.prepare(data)
         data.setup("fit")
         model = dict(config["model"])
         common = {name: model.pop(name) for name in ("label_smoothing", "threshold", "normalize", "channels_last")}
@@ -77,8 +82,9 @@ def main(cfg: DictConfig) -> float:
         ]
         trainer = instantiate(
             cfg.trainer,
+            strategy=training.strategy(config),
             precision=precision,
-            callbacks=[history, *callbacks],
+            callbacks=[history, Termination(), *callbacks],
             logger=[instantiate(options, save_dir=str(folder.path)) for options in cfg.logger.values() if options],
             plugins=[AtomicCheckpointIO()],
             default_root_dir=str(folder.path),
@@ -86,6 +92,8 @@ def main(cfg: DictConfig) -> float:
             use_distributed_sampler=False,
         )
         metrics = training.train(folder, data, classifier, trainer, config, cfg.evaluate_on)
+        if metrics is None:
+            return None
         if alone:  # jobs of a sweep are compared at its end
             training.report(folder, metrics, job.overrides.task)
         return metrics[cfg.objective]

@@ -1,6 +1,7 @@
 """What happens around training: the progress bar, checkpoints, the record of every epoch, pictures of it."""
 
 import logging
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,11 +53,23 @@ class EarlyStopping(callbacks.EarlyStopping):
         trainer.should_stop = self.wait_count >= self.patience
 
 
+class Termination(pl.Callback):
+    """Lets SIGTERM end one of several processes as Ctrl-C does.
+
+    Lightning's handler has the process tell the others by a broadcast; they are in the middle of a step, and hang or
+    abort. They stop by themselves when this one has gone.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.world_size > 1:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # Lightning restores what was there before
+
+
 class History(pl.Callback):
     """One row an epoch: metrics, learning rate and speed. Part of the checkpoint, so a resumed run continues it.
 
     Args:
-        on_epoch: called with all rows so far, to write them down.
+        on_epoch: called with all rows so far, to write them down; of several processes, by the first only.
     """
 
     def __init__(self, on_epoch: Callable[[list[dict[str, Any]]], None] = lambda rows: None) -> None:
@@ -77,7 +90,7 @@ class History(pl.Callback):
         self._start, self._images = time.perf_counter(), 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
-        self._images += len(batch[1])
+        self._images += len(batch[1]) * trainer.world_size  # processes have equal shares of a batch
         self._end = time.perf_counter()  # the last one of the epoch stands: validation follows
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -94,7 +107,8 @@ class History(pl.Callback):
         self.rows.append(row)
         for logger in trainer.loggers:
             logger.log_metrics({"images_per_second": row["images_per_second"]}, step=trainer.global_step)
-        self._on_epoch(self.rows)
+        if trainer.is_global_zero:
+            self._on_epoch(self.rows)
         log.info(
             "epoch %d/%s  loss %.4f val %.4f  accuracy %.4f val %.4f  %s img/s",
             row["epoch"],

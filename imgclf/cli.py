@@ -12,6 +12,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from imgclf import distributed
+
 # With the time, the process number keeps the default folders of runs apart. A sweep's jobs, wherever they run, keep the
 # one of the process that swept.
 OmegaConf.register_resolver("pid", os.getpid, use_cache=True, replace=True)
@@ -19,9 +21,12 @@ OmegaConf.register_resolver("pid", os.getpid, use_cache=True, replace=True)
 
 EXPECTED = (ValueError, OSError, ArithmeticError)  # the library's own complaints: their message says it all
 
-SWEEP_EXTRA = ("hydra/sweeper/optuna", *(f"hydra/launcher/{name}" for name in
-               ("joblib", "submitit_local", "submitit_slurm", "ray")))  # fmt: skip
+SWEEP_EXTRA = (
+    "hydra/sweeper/optuna",
+    *(f"hydra/launcher/{name}" for name in ("joblib", "submitit_local", "submitit_slurm", "ray")),
+)
 
+tracebacks = False  # whether the user asked for them
 _failures: list[Exception] = []
 
 
@@ -81,19 +86,24 @@ def _settings(overrides: list[str]) -> list[str]:
 
 def run(main: Callable[[], object]) -> None:
     """Runs a ``hydra.main`` function; an exception becomes one line on stderr unless HYDRA_FULL_ERROR=1 is set."""
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    global tracebacks
+    distributed.end_with_parent()
+    tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand exceptions over instead of printing them itself
     try:
         main()
         if _failures:
             raise _failures.pop()
     except KeyboardInterrupt as stop:
-        print(": ".join(filter(None, ["interrupted", str(stop)])), file=sys.stderr)
+        if not distributed.started_by_us():
+            print(": ".join(filter(None, ["interrupted", str(stop)])), file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if full:
+        if tracebacks:
             raise
-        sys.exit(f"error: {one_line(error)}")
+        if isinstance(error, distributed.Quiet):
+            sys.exit(error.code)
+        sys.exit(distributed.report(f"error: {one_line(error)}"))
 
 
 def one_line(error: Exception) -> str:

@@ -296,10 +296,11 @@ def parallel_coordinates(settings: Sequence[dict[str, str]], values: Sequence[fl
             ax.plot([i - 0.02, i + 0.02], [place, place], color=GREY, linewidth=1)
             ax.text(i + 0.04, place, text, fontsize=8, va="center", zorder=3,
                     bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5})  # fmt: skip
-    goodness = np.argsort(np.argsort(values)) / max(1, len(values) - 1)
-    goodness = goodness if mode == "max" else 1 - goodness
-    for k in np.argsort(goodness):
-        best = goodness[k] == goodness.max()
+    order = np.argsort(np.multiply(values, -1 if mode == "max" else 1), kind="stable")  # of equals the first is best
+    goodness = np.empty(len(values))
+    goodness[order] = np.linspace(1, 0, len(values))
+    for k in order[::-1]:
+        best = k == order[0]
         style = (
             {"linewidth": 3, "color": ORANGE}
             if best

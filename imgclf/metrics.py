@@ -79,6 +79,9 @@ def score_metrics(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
 class StageMetrics(nn.Module):
     """Mean loss, ``count_metrics`` and, of two classes, ``score_metrics``, accumulated on the device.
 
+    Of several processes, each counts its own images, and ``compute`` and ``answers`` are of all of them: torchmetrics
+    adds up what it counted, and gathers scores in the order of the processes. All have to ask then.
+
     Args:
         stage: "train", "val" or "test", which prefixes the names.
         num_classes: at least 2.
@@ -95,7 +98,7 @@ class StageMetrics(nn.Module):
         super().__init__()
         self.loss = MeanMetric(nan_strategy="disable")
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
-        if num_classes == 2:
+        if num_classes == 2:  # its confusion matrix is counted from the scores: those are of all processes already
             self.scores, self.labels = CatMetric(nan_strategy="ignore"), CatMetric(nan_strategy="ignore")
         self.stage, self.binary = stage, num_classes == 2
 

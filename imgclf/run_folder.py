@@ -32,8 +32,9 @@ WATCHING = ("best_checkpoint", "last_checkpoint", "progress_bar", "model_summary
 MAY_CHANGE = (
     *("resume.", "n_trials.", "name.", "evaluate_on.", "logger.", "data_dir.", "cache_dir."),
     *("data.data_dir.", "data.cache_dir.", "data.num_workers."),
-    *("trainer.accelerator.", "trainer.devices.", "trainer.max_epochs.", "trainer.log_every_n_steps."),
-    *("trainer.enable_", "trainer.profiler.", *(f"callbacks.{name}." for name in WATCHING)),
+    *("trainer.accelerator.", "trainer.devices.", "trainer.num_nodes.", "trainer.strategy.", "trainer.max_epochs."),
+    *("trainer.log_every_n_steps.", "trainer.enable_", "trainer.profiler."),
+    *(f"callbacks.{name}." for name in WATCHING),
 )
 
 
@@ -92,6 +93,11 @@ class RunFolder:
             hint = f"add resume=true to continue it, or {hint}"
         raise FileExistsError(f"{self.path} exists and is not empty; {hint}")
 
+    @property
+    def in_sweep(self) -> bool:
+        """Whether the run is a job of a sweep."""
+        return (self.path / JOB).exists()
+
     def metrics(self) -> dict[str, float]:
         """metrics.json of a finished run."""
         return json.loads(self.metrics_file.read_text())
@@ -144,7 +150,7 @@ class RunFolder:
         file.setFormatter(logging.Formatter(LOG_FORMAT))
         file.setLevel(logging.DEBUG)
         console = RichHandler(console=get_console(), show_time=False, show_level=False, show_path=False, markup=False)
-        if (self.path / JOB).exists():  # jobs may run side by side
+        if self.in_sweep:  # jobs may run side by side
             console.setFormatter(logging.Formatter(f"[{self.path.name}] %(message)s"))
         console.addFilter(lambda record: record.name.startswith("imgclf") and record.levelno >= logging.INFO)
         self._logging = undo = contextlib.ExitStack()

@@ -3,6 +3,7 @@
 import logging
 import math
 import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from imgclf import seed as seeding
 from imgclf.callbacks import History
 from imgclf.checkpoint import load, read
 from imgclf.data.base import SPLITS, ImageDataModule
+from imgclf.distributed import leave
 from imgclf.evaluation import evaluate, result_figures
 from imgclf.metrics import BINARY_METRICS, LOWER_IS_BETTER, METRICS
 from imgclf.models.classifier import Classifier
@@ -26,11 +28,12 @@ from imgclf.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 NO_HYPERPARAMETERS = (
-    *("_partial_", "data_dir", "eval_batch_size", "num_workers", "accelerator", "devices", "log_every_n_steps"),
-    *("profiler", "enable_progress_bar", "enable_model_summary"),
+    *("_partial_", "data_dir", "eval_batch_size", "num_workers", "accelerator", "devices", "num_nodes", "strategy"),
+    *("log_every_n_steps", "profiler", "enable_progress_bar", "enable_model_summary"),
 )
 BINARY_OBJECTIVES = tuple(f"val/{name}" for name in BINARY_METRICS)
 OBJECTIVES = (*(f"val/{name}" for name in METRICS), *BINARY_OBJECTIVES)
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 
 
 def check(config: Mapping[str, Any]) -> str:
@@ -50,12 +53,19 @@ def check(config: Mapping[str, Any]) -> str:
         raise ValueError(f"evaluate_on={evaluate_on}: list any of {', '.join(SPLITS)}, as in evaluate_on=[val,test]")
     for name, value, least in (
         ("seed", config["seed"], 0),
-        ("trainer.max_epochs", config["trainer"]["max_epochs"], 1),
+        *((f"trainer.{name}", config["trainer"][name], 1) for name in ("max_epochs", "devices", "num_nodes")),
     ):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value}: give a whole number from {least} up")
-    if config["trainer"]["devices"] not in (1, "1"):
-        raise ValueError(f"trainer.devices={config['trainer']['devices']}: a run uses one device; give 1")
+    if config["trainer"]["strategy"] not in STRATEGIES:
+        raise ValueError(f"trainer.strategy={config['trainer']['strategy']}: choose one of {', '.join(STRATEGIES)}")
+    processes = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
+    batch_size = config["data"]["batch_size"]
+    if isinstance(batch_size, int) and batch_size % processes:
+        raise ValueError(
+            f"data.batch_size={batch_size} is that of all processes together: give a multiple of {processes} "
+            "(trainer.devices * trainer.num_nodes)"
+        )
     for name in ("lr", "weight_decay"):
         value = config["optimizer"].get(name, 0)
         if not isinstance(value, int | float) or not 0 <= value < math.inf:
@@ -78,6 +88,16 @@ def unfused(config: Mapping[str, Any]) -> dict[str, bool]:
     return {"fused": False} if clips else {}
 
 
+def strategy(config: Mapping[str, Any]) -> str:
+    """Lightning's strategy: none for one process; and DDP has to be told that frozen weights take no part."""
+    chosen = config["trainer"]["strategy"]
+    if config["trainer"]["devices"] * config["trainer"]["num_nodes"] == 1:
+        return "auto"
+    if chosen in ("auto", "ddp"):
+        return "ddp_find_unused_parameters_true" if config["model"].get("freeze_epochs") else "ddp"
+    return chosen
+
+
 def train(
     folder: RunFolder,
     data: ImageDataModule,
@@ -85,11 +105,13 @@ def train(
     trainer: pl.Trainer,
     config: dict[str, Any],
     evaluate_on: Sequence[str] = SPLITS,
-) -> dict[str, float]:
+) -> dict[str, float] | None:
     """Fits, continuing from the folder's last checkpoint if there is one, and fills the run folder.
 
+    Of several processes all fit, and the first alone does the rest: it evaluates whole splits, once.
+
     Args:
-        folder: entered already.
+        folder: entered already, by the first process.
         data: set up for fit.
         classifier: untrained.
         trainer: with a History among its callbacks and checkpoints named as in the run folder.
@@ -97,20 +119,25 @@ def train(
         evaluate_on: splits that best.ckpt is evaluated on; val always is, the objective being one of its metrics.
 
     Returns:
-        metrics.json.
+        metrics.json; None of the other processes.
     """
     if config["objective"] in BINARY_OBJECTIVES and len(data.class_names) != 2:
         raise ValueError(f"objective={config['objective']} needs data of two classes, not {len(data.class_names)}")
     history = next(callback for callback in trainer.callbacks if isinstance(callback, History))
-    folder.metrics_file.unlink(missing_ok=True)  # of a shorter run that is being continued
-    folder.describe(config, str(trainer.strategy.root_device))
-    _sample_figure(folder, data, trainer)
-    resumed = folder.last if folder.last.exists() else None
+    if trainer.is_global_zero:
+        folder.metrics_file.unlink(missing_ok=True)  # of a shorter run that is being continued
+        folder.describe(config, str(trainer.strategy.root_device))
+        _sample_figure(folder, data, trainer)
+    resumed = folder.last if trainer.strategy.broadcast(folder.last.exists()) else None
     log.info("%s %s", "continuing" if resumed else "run folder", folder.path)
+    warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # the metrics are of all processes already
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
     except SystemExit as stop:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt(f"hydra.run.dir={_quoted(folder.path)} resume=true continues it") from stop
+    leave()  # what follows is the first process's own work: nothing in it may wait for others
+    if not trainer.is_global_zero:
+        return None
 
     best = read(folder.best)
     predictor = load(folder.best, trainer.strategy.root_device)

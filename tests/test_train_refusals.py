@@ -53,7 +53,10 @@ from tests.conftest import PROJECT, SMALL
         (["seed=null"], ["seed=None", "from 0 up"]),
         (["experiment=none_such"], ["experiment/none_such", "mnist_cnn"]),
         (["model._target_=os.system"], ["os.system", "whitelist"]),
-        (["trainer.devices=2"], ["trainer.devices=2", "one device"]),
+        (["trainer.devices=0"], ["trainer.devices=0", "from 1 up"]),
+        (["trainer=ddp", "data.batch_size=33"], ["data.batch_size=33", "multiple of 2"]),
+        (["trainer.num_nodes=2"], ["trainer.num_nodes=2", "torchrun --nnodes=2 --nproc-per-node=1", "srun"]),
+        (["trainer.devices=2", "trainer.strategy=fsdp"], ["trainer.strategy=fsdp", "ddp"]),
         (["trainer.max_epochs=3", "trainer.precision=17"], ["17", "16-mixed"]),
         (["data.variation=[rot"], ["[rot"]),
     ],
@@ -66,7 +69,7 @@ def test_bad_input(arguments, parts, train, tmp_path):
     assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 
-@pytest.mark.parametrize("option", ["objective=no", "data.batch_size=0", "model.dropout=2", "trainer.devices=2"])
+@pytest.mark.parametrize("option", ["objective=no", "data.batch_size=0", "model.dropout=2", "trainer.num_nodes=2"])
 def test_an_option_refused_at_once_leaves_no_folder(option, train, tmp_path):
     assert option.partition("=")[0] in train(option, "hydra.run.dir=run").error
     assert not (tmp_path / "run").exists()

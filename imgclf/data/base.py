@@ -27,8 +27,8 @@ class ImageDataModule(pl.LightningDataModule):
     data, varied). Validation and test images never depend on ``seed``, batch size or device.
 
     Args:
-        batch_size: images a training step.
-        eval_batch_size: images a validation or test step.
+        batch_size: images a training step, of all processes together.
+        eval_batch_size: images a validation or test step, of each process.
         val_fraction: share of the training images kept for validation, in (0, 1), stratified by class where each
             class has enough images.
         split_seed: chooses which; independent of ``seed``.
@@ -144,19 +144,23 @@ class ImageDataModule(pl.LightningDataModule):
         images, weights = self.training_images(), None
         if self.balance == "sampler":
             weights = 1 / torch.bincount(images.targets)[images.targets].double()
-        batches = Batches(len(images), self.batch_size, self.seed, lambda: self.trainer.current_epoch, weights)
-        return self._loader(images, batches)
+        order = self.seed, lambda: self.trainer.current_epoch, weights
+        return self._loader(images, Batches(len(images), self.batch_size, *order, *self._place()))
 
     def val_dataloader(self) -> DataLoader:
-        return self.eval_dataloader("val")
+        return self.eval_dataloader("val", *self._place())
 
     def test_dataloader(self) -> DataLoader:
-        return self.eval_dataloader("test")
+        return self.eval_dataloader("test", *self._place())
 
-    def eval_dataloader(self, split: str) -> DataLoader:
-        """A split in order, un-augmented."""
+    def eval_dataloader(self, split: str, rank: int = 0, world: int = 1) -> DataLoader:
+        """A split in order, un-augmented; or the share of it that process ``rank`` of ``world`` gets."""
         images = self.evaluated(split)
-        return self._loader(images, Batches(len(images), self.eval_batch_size))
+        return self._loader(images, Batches(len(images), self.eval_batch_size, rank=rank, world=world))
+
+    def _place(self) -> tuple[int, int]:
+        """This process's rank, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def training_images(self) -> Images:
         """What training batches are drawn from."""

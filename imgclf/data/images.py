@@ -48,6 +48,14 @@ class Batches(Sampler[Tensor]):
 
     ``epoch`` is asked when an epoch starts, so that a resumed run draws what an undisturbed one would have drawn.
     With ``weights``, float (size,), rows are drawn with replacement, in proportion to them.
+
+    Of ``world`` processes, number ``rank`` gets its share; all get as many batches. Shuffled, ``batch_size`` is that
+    of all processes together: they draw the same order, and each takes an equal part of every batch. What is left
+    over at the end of an epoch, fewer images than processes, is left out. In order, ``batch_size`` is each process's
+    own, or one more; every row belongs to one of them, and none is repeated.
+
+    Raises:
+        ValueError: ``batch_size`` is no multiple of ``world`` (shuffled), or rows are too few for all (in order).
     """
 
     def __init__(
@@ -57,22 +65,35 @@ class Batches(Sampler[Tensor]):
         seed: int = 0,
         epoch: Callable[[], int] | None = None,
         weights: Tensor | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
+        if epoch is not None and batch_size % world:
+            raise ValueError(f"data.batch_size={batch_size}: give a multiple of {world}, the number of processes")
+        if epoch is None and size < world:
+            raise ValueError(f"{size} images to evaluate are too few for {world} processes: each needs one")
         self.size, self.batch_size, self.seed, self.epoch, self.weights = size, batch_size, seed, epoch, weights
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
-        return -(-self.size // self.batch_size)
+        if self.epoch is None:
+            return -(-(self.size // self.world) // self.batch_size)  # by the smallest share, so that none runs dry
+        whole, rest = divmod(self.size, self.batch_size)
+        return whole + (rest >= self.world)
 
     def __iter__(self) -> Iterator[Tensor]:
         if self.epoch is None:
-            order = torch.arange(self.size)
+            share = torch.arange(self.size).tensor_split(self.world)[self.rank]
+            yield from share.tensor_split(len(self))
+            return
+        generator = seeding.generator("order", self.seed, self.epoch())
+        if self.weights is None:
+            order = torch.randperm(self.size, generator=generator)
         else:
-            generator = seeding.generator("order", self.seed, self.epoch())
-            if self.weights is None:
-                order = torch.randperm(self.size, generator=generator)
-            else:
-                order = torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
-        yield from order.split(self.batch_size)
+            order = torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
+        for batch in order.split(self.batch_size)[: len(self)]:
+            each = len(batch) // self.world
+            yield batch[self.rank * each : (self.rank + 1) * each]
 
 
 def fit_in_box(images: Tensor, box: int = 20, canvas: int = 28) -> Tensor:

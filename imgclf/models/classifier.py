@@ -132,6 +132,8 @@ class Classifier(pl.LightningModule):
         images, labels = batch
         logits = self(images).float()
         loss = F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.label_smoothing)
+        if self.class_weights is not None:
+            loss = loss * self._share_of_weight(labels)
         # Kept on the device and looked at every few steps: asking every step would make a GPU wait.
         self._pending.append((self.global_step + 1, loss.detach(), logits.detach(), labels))
         last = self.trainer.is_last_batch
@@ -184,7 +186,10 @@ class Classifier(pl.LightningModule):
         metrics.update(F.cross_entropy(logits, labels, reduction="none"), logits.softmax(1), labels)
 
     def _account(self) -> None:
-        """Adds the pending steps to the epoch's metrics, checks their losses and logs them."""
+        """Adds the pending steps to the epoch's metrics, checks their losses and logs them.
+
+        The steps' loss and accuracy that are shown and logged are of this process's images.
+        """
         steps, losses, logits, labels = zip(*self._pending, strict=True)
         sizes = torch.tensor([len(batch) for batch in labels], device=self.device)
         losses, probabilities, labels = torch.stack(losses), torch.cat(logits).softmax(1), torch.cat(labels)
@@ -201,6 +206,19 @@ class Classifier(pl.LightningModule):
         for logger in self.loggers:
             values = {f"step/{name}": value for name, value in self.live.items()}
             logger.log_metrics({**values, "step/lr": self._rate()}, step=self.global_step)
+
+    def _share_of_weight(self, labels: Tensor) -> float | Tensor:
+        """The class weights of these images against the mean of all processes.
+
+        The loss of a batch is divided by its weights' sum. DDP averages over processes, so that without this factor
+        an image would weigh differently wherever the others of its process happen to be of other classes.
+        """
+        if self.trainer.world_size == 1:
+            return 1.0
+        own = self.class_weights[labels].sum()
+        total = own.clone()
+        torch.distributed.all_reduce(total)
+        return own * self.trainer.world_size / total
 
     def _training_threshold(self) -> float | Tensor:
         return 0.5 if self.chooses_threshold else self.threshold  # an earlier epoch's choice says little of this one
