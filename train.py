@@ -40,15 +40,16 @@ def main(cfg: DictConfig) -> float | None:
             f"sweep={job.runtime.choices.sweep} is for many runs: add -m, as in python train.py -m sweep=..."
         )
     config = OmegaConf.to_container(cfg, resolve=True)
+    config["trainer"] = distributed.as_started(config["trainer"])
     mode = training.check(config)
     device = choose_device(cfg.trainer.accelerator, "trainer.accelerator")
-    distributed.check_devices(cfg.trainer.devices, device)
-    if distributed.must_launch(cfg.trainer):
-        distributed.launch(__file__, cfg.trainer.devices)
+    distributed.check_devices(config["trainer"]["devices"], device)
+    if distributed.must_launch(config["trainer"]):
+        distributed.launch(__file__, config["trainer"]["devices"])
         return own.metrics()[cfg.objective]
     keep_freed_memory()
     precision = choose_precision(cfg.trainer.precision, device)
-    with distributed.Processes(cfg.trainer, device, own.path) as processes, processes.claim(own) as folder:
+    with distributed.Processes(config["trainer"], device, own.path) as processes, processes.claim(own) as folder:
         folder.check_same(config)
         if processes.agree(folder.finished(config)):
             if processes.rank == 0 and alone:
@@ -82,7 +83,7 @@ def main(cfg: DictConfig) -> float | None:
         ]
         trainer = instantiate(
             cfg.trainer,
-            strategy=training.strategy(config),
+            **training.layout(config),
             precision=precision,
             callbacks=[history, Termination(), *callbacks],
             logger=[instantiate(options, save_dir=str(folder.path)) for options in cfg.logger.values() if options],

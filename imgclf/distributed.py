@@ -51,6 +51,15 @@ def started_by_us() -> bool:
     return os.environ.get("TORCHELASTIC_RUN_ID", "").startswith(OURS)
 
 
+def as_started(trainer: dict[str, Any]) -> dict[str, Any]:
+    """The options with ``devices`` and ``num_nodes`` as torchrun was told them, unless they ask for something else."""
+    world, here = (int(os.environ.get(name, 0)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    devices, nodes = trainer["devices"], trainer["num_nodes"]
+    if here and ((devices, nodes) == (here, 1) or (devices, nodes) == (world, 1)):
+        return {**trainer, "devices": here, "num_nodes": world // here}
+    return trainer
+
+
 def must_launch(trainer: Mapping[str, Any]) -> bool:
     """Whether the processes that ``devices`` and ``num_nodes`` ask for have still to be started.
 

@@ -88,14 +88,15 @@ def unfused(config: Mapping[str, Any]) -> dict[str, bool]:
     return {"fused": False} if clips else {}
 
 
-def strategy(config: Mapping[str, Any]) -> str:
-    """Lightning's strategy: none for one process; and DDP has to be told that frozen weights take no part."""
-    chosen = config["trainer"]["strategy"]
-    if config["trainer"]["devices"] * config["trainer"]["num_nodes"] == 1:
-        return "auto"
-    if chosen in ("auto", "ddp"):
-        return "ddp_find_unused_parameters_true" if config["model"].get("freeze_epochs") else "ddp"
-    return chosen
+def layout(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The Trainer's devices, num_nodes and strategy: DDP for several processes, told if frozen weights take no part."""
+    trainer = config["trainer"]
+    devices, nodes, strategy = trainer["devices"], trainer["num_nodes"], trainer["strategy"]
+    if devices * nodes == 1:
+        strategy = "auto"
+    elif strategy in ("auto", "ddp"):
+        strategy = "ddp_find_unused_parameters_true" if config["model"].get("freeze_epochs") else "ddp"
+    return {"devices": devices, "num_nodes": nodes, "strategy": strategy}
 
 
 def train(

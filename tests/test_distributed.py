@@ -100,11 +100,11 @@ def test_two_processes_train_the_model_that_one_does(script, tmp_path):
 def test_two_machines_train_one_model_in_one_folder(starter, train, tiny_data, tmp_path):
     port = str(free_port())
     command, environments = train_py(f"data_dir={tiny_data}", "trainer=ddp", "trainer.devices=1", *TEN), [{}, {}]
-    command.append("trainer.num_nodes=2")
-    if starter == "torchrun":
+    if starter == "torchrun":  # which tells each process how many machines there are
         meeting = ("--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}")
         command = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", *meeting, *command]
     else:
+        command.append("trainer.num_nodes=2")
         job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "job", "SLURM_NODELIST": "localhost", "MASTER_PORT": port}
         job |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2", "SLURM_LOCALID": "0"}
         environments = [{**job, "SLURM_PROCID": rank, "SLURM_NODEID": rank} for rank in "01"]
@@ -263,9 +263,9 @@ def test_metrics_are_of_all_processes(classes):
             ["trainer.num_nodes=1 is 2", "started is 1", "torchrun --nnodes=1 --nproc-per-node=2"],
         ),
         (
-            {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"},
+            {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "1"},
             ["trainer=ddp"],
-            ["started is 2, 1 of them here", "trainer.devices=2"],
+            ["started is 4, 1 of them here", "trainer.devices=2"],
         ),
         (
             {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
