@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import shlex
 import signal
 import sys
 import tempfile
@@ -88,6 +87,7 @@ def launch(script: str, devices: int) -> None:
     """
     import torch
     from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.types import Quote, QuotedString
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -101,7 +101,12 @@ def launch(script: str, devices: int) -> None:
     command = [
         *(os.path.abspath(script), "--config-name", hydra.job.config_name),
         *(word for path in sources for word in ("--config-dir", path.removeprefix("file://"))),
-        *(*hydra.overrides.task, *options, "hydra.mode=RUN", f"hydra.run.dir={_quoted(folder)}"),
+        *(
+            *hydra.overrides.task,
+            *options,
+            "hydra.mode=RUN",
+            f"hydra.run.dir={QuotedString(str(folder), Quote.single).with_quotes()}",
+        ),
     ]
     threads = max(1, torch.get_num_threads() // devices)
     environment = {
@@ -167,15 +172,9 @@ def _reason(failures: Mapping[int, Any], count: int, folder: Path) -> ChildProce
 def _continues(folder: Path) -> str:
     if not (folder / "checkpoints" / "last.ckpt").exists():
         return ""
-    plain = re.fullmatch(r"[\w./:+-]+", str(folder))
-    return f"; hydra.run.dir={folder if plain else shlex.quote(_quoted(folder))} resume=true continues it"
+    from imgclf.run_folder import shell_value
 
-
-def _quoted(path: Path) -> str:
-    """A value as Hydra reads it."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    return QuotedString(str(path), Quote.single).with_quotes()
+    return f"; hydra.run.dir={shell_value(folder)} resume=true continues it"
 
 
 @contextlib.contextmanager
@@ -290,10 +289,6 @@ class Processes:
                 f"another process of this run has ended, so it stopped{_continues(self._folder)}"
             ) from error
 
-    def claim(self, folder: "RunFolder") -> contextlib.AbstractContextManager["RunFolder"]:
-        """The one folder of all: the first process claims it; the others read there, and never write."""
-        return self._claimed(folder)
-
     def agree(self, value: Any) -> Any:
         """The first process's value."""
         if self.world == 1:
@@ -376,7 +371,8 @@ class Processes:
             return True
 
     @contextlib.contextmanager
-    def _claimed(self, folder: "RunFolder") -> Iterator["RunFolder"]:
+    def claim(self, folder: "RunFolder") -> Iterator["RunFolder"]:
+        """The one folder of all: the first process claims it; the others read there, and never write."""
         if self.rank:
             own, self._folder = folder.path, Path(self.agree(None))
             with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import warnings
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 from rich import get_console
 from rich.logging import RichHandler
@@ -189,6 +191,13 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, An
     writer.writeheader()
     writer.writerows(rows)
     return write(path, text.getvalue())
+
+
+def shell_value(path: Path) -> str:
+    """The path as an option's value on the command line, where Hydra reads it after the shell does."""
+    text = str(path)
+    plain = all(character.isalnum() or character in "/._-:+" for character in text)
+    return text if plain else shlex.quote(QuotedString(text, Quote.single).with_quotes())
 
 
 def environment(seed: int | None, device: str) -> dict[str, Any]:

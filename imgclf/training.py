@@ -1,11 +1,11 @@
 """From objects to a finished run folder: fit, evaluate the best checkpoint, leave figures and metrics behind."""
 
+import inspect
 import logging
 import math
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,7 +23,8 @@ from imgclf.distributed import leave
 from imgclf.evaluation import evaluate, result_figures
 from imgclf.metrics import BINARY_METRICS, LOWER_IS_BETTER, METRICS
 from imgclf.models.classifier import Classifier
-from imgclf.run_folder import RunFolder
+from imgclf.run_folder import RunFolder, shell_value
+from imgclf.transforms.augmentation import Augmentation
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ def train(
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
     except SystemExit as stop:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt(f"hydra.run.dir={_quoted(folder.path)} resume=true continues it") from stop
+        raise KeyboardInterrupt(f"hydra.run.dir={shell_value(folder.path)} resume=true continues it") from stop
     leave()  # what follows is the first process's own work: nothing in it may wait for others
     if not trainer.is_global_zero:
         return None
@@ -179,7 +180,7 @@ def report(folder: RunFolder, metrics: dict[str, float], overrides: Sequence[str
     console.print(table)
     seconds, speed = metrics["train/seconds"], metrics["train/images_per_second"]
     console.print(f"training took {seconds:.1f} s, {speed:,.0f} images per second at best\n", highlight=False)
-    path, best = _quoted(folder.path), _quoted(folder.best)
+    path, best = shell_value(folder.path), shell_value(folder.best)
     options = shlex.join(word for word in overrides if not word.startswith("resume="))
     for purpose, command in {
         "evaluate": f"python evaluate.py ckpt={best}",
@@ -210,21 +211,19 @@ def _tensorboards(trainer: pl.Trainer) -> list[TensorBoardLogger]:
 
 
 def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
-    """The options that say what was trained, without those that say where and how it was logged."""
+    """The options that say what was trained: not where and how it was logged, nor what is off, so that few are left."""
+    off = {name: argument.default for name, argument in inspect.signature(Augmentation).parameters.items()}
 
     def shown(options: Any) -> Any:
         if not isinstance(options, dict):
             return options
-        values = {name: shown(value) for name, value in options.items() if name not in NO_HYPERPARAMETERS}
+        values = {
+            name: shown(value)
+            for name, value in options.items()
+            if name not in NO_HYPERPARAMETERS and value is not None and (name not in off or value != off[name])
+        }
         target = values.pop("_target_", None)
         return {"class": target.rpartition(".")[2], **values} if target else values
 
     groups = ("seed", "data", "model", "optimizer", "scheduler", "augmentation", "trainer")
     return {name: shown(config[name]) for name in groups}
-
-
-def _quoted(path: Path) -> str:
-    # Hydra reads the value after the shell does, and wants quotes of its own around unusual characters.
-    text = str(path)
-    plain = all(character.isalnum() or character in "/._-:+" for character in text)
-    return text if plain else shlex.quote(f"'{text}'")

@@ -111,6 +111,10 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     )
     assert events.Tags()["images"] == ["samples", "curves", "data", "confusion_matrix", "mistakes"]
     assert "_hparams_/experiment" in events.summary_metadata
+    shown = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"data/variation" in shown
+    assert b"optimizer/lr" in shown
+    assert b"augmentation/blur" not in shown  # is off
 
     for line in (
         "evaluate:  python evaluate.py ckpt=run/checkpoints/best.ckpt",
