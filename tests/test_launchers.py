@@ -12,17 +12,22 @@ from tests.conftest import PROJECT, SMALL
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def _as_a_user(monkeypatch):
+    for name in ("PYTHONPATH", "HYDRA_FULL_ERROR", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.mark.parametrize(
     "launcher",
     [
         ("launcher=joblib",),
         ("launcher=submitit_local",),
-        ("launcher=ray", "hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"),
+        ("launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"),
     ],
     ids=lambda words: words[0],
 )
-def test_jobs_run_side_by_side_and_are_compared(launcher, tiny_data, tmp_path, monkeypatch):
-    monkeypatch.delenv("PYTHONPATH", raising=False)
+def test_jobs_run_side_by_side_and_are_compared(launcher, tiny_data, tmp_path):
     jobs = ("data.batch_size=100000,50", "trainer.max_epochs=1", "trainer.accelerator=cpu", f"data_dir={tiny_data}")
     small = [word for word in SMALL if not word.startswith("data.batch_size")]
     command = [sys.executable, str(PROJECT / "train.py"), "-m", *launcher, *small, *jobs, "hydra.sweep.dir=sweep"]
