@@ -21,15 +21,11 @@ from imgclf import cli, sweep
 )
 @cli.task
 def main(cfg: DictConfig) -> float | None:
-    import lightning.pytorch as pl
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
-    from imgclf import distributed, training
-    from imgclf.callbacks import History, Termination
-    from imgclf.checkpoint import AtomicCheckpointIO
-    from imgclf.device import choose_device, choose_precision, keep_freed_memory
-    from imgclf.models.classifier import Classifier, num_logits
+    from imgclf import distributed
+    from imgclf.options import check
     from imgclf.run_folder import RunFolder
 
     job = HydraConfig.get()
@@ -41,7 +37,16 @@ def main(cfg: DictConfig) -> float | None:
         )
     config = OmegaConf.to_container(cfg, resolve=True)
     config["trainer"] = distributed.as_started(config["trainer"])
-    mode = training.check(config)
+    mode = check(config)
+
+    import lightning.pytorch as pl  # seconds, which a wrong option need not wait for
+
+    from imgclf import training
+    from imgclf.callbacks import History, Termination
+    from imgclf.checkpoint import AtomicCheckpointIO
+    from imgclf.device import choose_device, choose_precision, keep_freed_memory
+    from imgclf.models.classifier import Classifier, num_logits
+
     device = choose_device(cfg.trainer.accelerator, "trainer.accelerator")
     distributed.check_devices(config["trainer"]["devices"], device)
     if distributed.must_launch(config["trainer"]):

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from imgclf import figures
 from imgclf import seed as seeding
-from imgclf.data.base import SPLITS, ImageDataModule
+from imgclf.data.base import ImageDataModule
 from imgclf.data.files import find_images
 from imgclf.data.images import Images
 from imgclf.explain import explanations
 from imgclf.metrics import StageMetrics, count_metrics, decide, score_metrics
+from imgclf.options import SPLITS
 from imgclf.predict import Prediction, Predictor
 from imgclf.run_folder import RunFolder
 

@@ -1,22 +1,25 @@
 """The pictures of a run. Each function returns a matplotlib Figure that belongs to nobody else (no pyplot state)."""
 
+from __future__ import annotations
+
 import io
 import math
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from PIL import Image
-from torch import Tensor
 
-from imgclf.data.images import Images
+if TYPE_CHECKING:  # a sweep's pictures are drawn without torch
+    from torch import Tensor
+
+    from imgclf.data.images import Images
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6db3", "#e0762f", "#3f9152", "#c0392b", "#666666"
 LINES = (BLUE, ORANGE, GREEN, RED, "#7d5ba6", "#8c6d46", "#d16ba5", "#7f7f7f", "#a8a52e", "#31a3b5")
@@ -42,6 +45,8 @@ def png(pixels: np.ndarray) -> bytes:
 
 def data(splits: dict[str, Images], class_names: list[str]) -> Figure:
     """Class counts per split, the mean image of each class and the intensity histogram."""
+    import torch
+
     classes = len(class_names)
     columns = min(classes, 12)
     rows = -(-classes // columns)
@@ -201,6 +206,8 @@ def heat_maps(images: Tensor, heat: Tensor, captions: list[str], groups: dict[st
         groups: title to number of images, in order; N in all.
         title: of the figure.
     """
+    import torch
+
     columns = max(groups.values())
     figure = Figure(figsize=(max(6, columns * 1.9), len(groups) * 2.4 + 0.5), layout="constrained")
     grey = images.float().div(255).expand(-1, 3, -1, -1)
@@ -355,7 +362,7 @@ def _tiles(ax: Axes, images: Sequence[Tensor], captions: list[str], columns: int
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = (i % columns) * (1 + gap), (i // columns) * (1 + gap + head)
         shown = (image[0] if len(image) == 1 else image.permute(1, 2, 0)).numpy()
-        top = 255 if image.dtype == torch.uint8 else 1
+        top = 1 if image.is_floating_point() else 255
         extent = (x, x + 1, y + head + 1, y + head)
         ax.imshow(shown, cmap="gray", vmin=0, vmax=top, extent=extent, interpolation="nearest")
         size = 9 if longest < 14 else 7

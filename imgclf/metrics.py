@@ -7,9 +7,7 @@ from torchmetrics import CatMetric, MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_calibration_error
 
-METRICS = ("loss", "accuracy", "precision", "recall", "f1", "kappa")
-BINARY_METRICS = ("auroc", "average_precision", "sensitivity", "specificity", "calibration_error")
-LOWER_IS_BETTER = ("loss", "calibration_error")
+from imgclf.options import BINARY_METRICS, METRICS
 
 
 def decide(probabilities: Tensor, threshold: float | Tensor = 0.5) -> Tensor:

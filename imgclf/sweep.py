@@ -141,10 +141,10 @@ def compared(config: DictConfig, tolerant: bool = False) -> Iterator[str]:
     Raises:
         ValueError: the objective is none, the folder holds a sweep already (and ``resume`` is off), or jobs failed.
     """
-    from imgclf import comparison, training
+    from imgclf import comparison, options
 
     folder = Path(config.hydra.sweep.dir)
-    mode = training.check(OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])))
+    mode = options.check(OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])))
     if comparison.read_jobs(folder) and not config.resume:
         raise FileExistsError(
             f"{folder} holds a sweep already; add resume=true to continue it, or choose another hydra.sweep.dir"

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from imgclf import load
-from imgclf.metrics import BINARY_METRICS, METRICS
+from imgclf.options import BINARY_METRICS, METRICS
 from tests.conftest import tiny_images
 
 XRAY = ("data=chest_xray", "data.image_size=32", "data.batch_size=16", "model=cnn", "model.channels=[8]")

@@ -12,7 +12,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from imgclf.metrics import BINARY_METRICS, METRICS, StageMetrics, decide, youden_threshold
+from imgclf.metrics import StageMetrics, decide, youden_threshold
+from imgclf.options import BINARY_METRICS, METRICS
 
 
 @pytest.mark.parametrize("classes", [2, 5, 10])

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from imgclf.metrics import METRICS
+from imgclf.options import METRICS
 from tests.conftest import PROJECT, REAL_DATA, SMALL, needs_real_data, options
 
 TIMES = ("train/seconds", "train/images_per_second")

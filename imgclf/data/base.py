@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 from imgclf import seed as seeding
 from imgclf.data.images import Batches, Images
 from imgclf.data.splits import hold_out
+from imgclf.options import SPLITS
 from imgclf.transforms.augmentation import Augmentation
 
-SPLITS = ("train", "val", "test")
 ON_THIS_MACHINE = ("data_dir", "cache_dir")  # arguments that say where files are, which no checkpoint keeps
 BALANCES = ("none", "weighted_loss", "sampler")
 STATISTICS_FROM = 8192, 2**25  # images and pixels at most

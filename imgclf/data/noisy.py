@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from imgclf import seed as seeding
-from imgclf.data.base import SPLITS, ImageDataModule
+from imgclf.data.base import ImageDataModule
 from imgclf.data.digits import Digits
 from imgclf.data.images import Images
 from imgclf.data.torchvision_sets import TorchvisionImages
+from imgclf.options import SPLITS
 from imgclf.transforms.backgrounds import Backgrounds, photographs
 from imgclf.transforms.variations import Variation
 
