@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,7 +179,9 @@ def _print(folder: Path, groups: Sequence[Group], objective: str) -> None:
     for job in failed:
         console.print(f"{job.path}: {job.status}{': ' if job.error else ''}{escape(job.error)}", highlight=False)
     console.print(f"{'summary':>9}:  {folder / 'summary.csv'}", highlight=False, soft_wrap=True)
-    console.print(f"{'dashboard':>9}:  tensorboard --logdir {folder}\n", highlight=False, soft_wrap=True)
+    console.print(
+        f"{'dashboard':>9}:  tensorboard --logdir {shlex.quote(str(folder))}\n", highlight=False, soft_wrap=True
+    )
 
 
 def _spread(values: Sequence[float]) -> str:

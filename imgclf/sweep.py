@@ -14,6 +14,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
+from imgclf import comparison
 from imgclf.cli import one_line
 
 
@@ -26,6 +27,12 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         given = {argument.partition("=")[0] for argument in arguments}
+        for override in OverridesParser.create().parse_overrides(arguments):
+            if override.is_interval_sweep():
+                raise ValueError(
+                    f"{override.input_line}: a grid needs values, as in {override.key_or_group}=1,2; intervals are for "
+                    "sweep=random and sweep=bayesian"
+                )
         self.params = {name: value for name, value in self.params.items() if name not in given}
         with compared(self.config):
             return super().sweep(arguments)
@@ -102,6 +109,9 @@ class Search(Sweeper):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
+        if not comparison.read_jobs(folder):  # what was asked for never came to a job
+            with contextlib.suppress(KeyError):
+                optuna.delete_study(study_name=self.options["study_name"], storage=self.options["storage"])
         study = optuna.create_study(
             storage=self.options["storage"],
             study_name=self.options["study_name"],
@@ -141,7 +151,7 @@ def compared(config: DictConfig, tolerant: bool = False) -> Iterator[str]:
     Raises:
         ValueError: the objective is none, the folder holds a sweep already (and ``resume`` is off), or jobs failed.
     """
-    from imgclf import comparison, options
+    from imgclf import options
 
     folder = Path(config.hydra.sweep.dir)
     mode = options.check(OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])))

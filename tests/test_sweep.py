@@ -119,6 +119,14 @@ def test_a_search_whose_trials_all_fail_says_so(train, tmp_path):
     assert {row["status"] for row in rows(tmp_path / "sweep")} == {"failed"}
 
 
+def test_a_search_that_never_came_to_a_job_is_no_study_to_continue(train, tmp_path):
+    mistyped = train(*SEARCH, "n_trials=1", "optimizer.lrr=interval(0.1, 1)")
+    assert "did you mean optimizer.lr?" in mistyped.error
+    result = train(*SEARCH, "n_trials=1", "optimizer.lr=interval(0.001, 0.01)")
+    assert result.code == 0, result.err
+    assert [trial.number for trial in study(tmp_path / "sweep").trials] == [0]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -132,6 +140,7 @@ def test_a_search_whose_trials_all_fail_says_so(train, tmp_path):
         (["-m", "sweep=random", "model=mlp,cnn"], "sweep=random searches the space of one model"),
         (["-m", "sweep=random", "n_trials=0"], "n_trials=0"),
         (["sweep=random"], "add -m"),
+        (["-m", "optimizer.lr=interval(0.1, 1)"], "intervals are for sweep=random and sweep=bayesian"),
         (["-m", "sweep=none", "seed=1,2"], "Could not find 'sweep/none'"),
         (["-m", "sweep=robustness", "data=mnist"], "data.variation"),
     ],
