@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> float | None:
     predictor = load(cfg.ckpt, device)
     with RunFolder(HydraConfig.get().runtime.output_dir, log="evaluate.log") as folder:
         if cfg.images:
-            evaluation.predict_files(folder, predictor, cfg.images)
+            evaluation.predict_files(folder, predictor, cfg.images, cfg.images_as)
             folder.describe(OmegaConf.to_container(cfg, resolve=True), str(device))
             return None
         if "_target_" not in cfg.data:

@@ -17,6 +17,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from imgclf import __version__
 
+PAPER = ("back-white", "back-lined", "back-squared")  # variations of dark ink
 KEY = "imgclf"  # where a checkpoint describes itself, beside Lightning's own keys
 
 
@@ -119,7 +120,8 @@ def load(path: str | Path, device: str | torch.device = "cpu"):
     except (KeyError, TypeError, RuntimeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"ckpt={path}: its description and its weights do not fit together ({reason})") from error
-    return Predictor(classifier.to(device), shape)
+    variation = str((card.get("data") or {}).get("variation"))
+    return Predictor(classifier.to(device), shape, dark_ink=variation.endswith(PAPER))
 
 
 def data_config(path: str | Path) -> dict[str, Any]:

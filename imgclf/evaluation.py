@@ -1,20 +1,24 @@
 """Evaluates a predictor on a split: metrics, predictions and the tables and figures made of them."""
 
+import csv
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from rich import get_console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
 from imgclf import figures
 from imgclf import seed as seeding
 from imgclf.data.base import ImageDataModule
-from imgclf.data.files import find_images
+from imgclf.data.files import find_images, printable
 from imgclf.data.images import Images
 from imgclf.explain import explanations
 from imgclf.metrics import StageMetrics, count_metrics, decide, score_metrics
@@ -24,6 +28,7 @@ from imgclf.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
+SHEET = 120  # images on the contact sheet
 COLUMNS = ["file", "label", "predicted", "class_name", "probability"]  # of predictions.csv
 
 
@@ -166,37 +171,99 @@ def result_figures(evaluation: Evaluation, class_names: list[str]) -> dict[str, 
     return shown
 
 
-def predict_files(folder: RunFolder, predictor: Predictor, pattern: str) -> None:
-    """Predicts a file, a folder's images or a glob's, and writes predictions.csv.
+def predict_files(folder: RunFolder, predictor: Predictor, pattern: str, images_as: str = "auto") -> dict[str, float]:
+    """Predicts a file, a folder's images or a glob's; writes predictions.csv and a contact sheet of what was seen.
+
+    Where labels are known (``known_labels``), metrics.json and a confusion matrix join them; a photograph in which no
+    single digit was found counts as wrong.
+
+    Returns:
+        metrics.json: "images/count", and of labelled images "images/labelled" and "images/accuracy".
 
     Raises:
         FileNotFoundError: nothing matches.
         ValueError: none of the files is a readable image.
     """
-    found, images, faults = find_images(pattern), [], []
-    for file in found:
+    found = find_images(pattern)
+    files, answers, seen, faults = [], [], [], []
+    for file in track(found, "predicting", console=get_console(), transient=True):
         try:
-            images.append((file, predictor.tensor(file)))
+            answers += predictor.predict(file, images_as)
         except OSError as error:
             faults.append(error)
+            continue
+        files.append(file)
+        if len(seen) < SHEET:
+            seen.append(predictor.tensor(file, images_as)[0])
     for fault in faults:
         log.warning("left out: %s", fault)
-    if not images:
+    if not files:
         raise ValueError(f"images={pattern}: none of {len(found)} files is a readable image ({faults[0]})")
-    answers = predictor.predict(torch.cat([image for _, image in images]))
-    rows = table([str(file) for file, _ in images], [""] * len(images), answers)
+    labels = known_labels(files, predictor.class_names)
+    names = ["" if label is None else label for label in labels]
+    rows = table([printable(file) for file in files], names, answers)
     folder.write_csv("predictions.csv", COLUMNS, rows)
+    metrics = {"images/count": float(len(files))}
+    shown = {"predictions": figures.predictions(torch.stack(seen), labels, answers, predictor.class_names)}
+    pairs = [(label, a.predicted) for label, a in zip(labels, answers, strict=True) if label is not None]
+    if pairs:
+        accuracy = sum(label == predicted for label, predicted in pairs) / len(pairs)
+        metrics |= {"images/labelled": float(len(pairs)), "images/accuracy": accuracy}
+        counts = torch.zeros(len(predictor.class_names), len(predictor.class_names), dtype=torch.int64)
+        for label, predicted in pairs:
+            if predicted is not None:
+                counts[label, predicted] += 1
+        title = f"{len(pairs):,} labelled images, accuracy {accuracy:.4f}"
+        shown["confusion_matrix"] = figures.confusion_matrix(counts, predictor.class_names, title)
+    for name, figure in shown.items():
+        folder.write(f"figures/{name}.png", figures.png(figures.render(figure)))
+    folder.write_json("metrics.json", metrics)
     console = get_console()
     for row in rows[:20]:
-        answer = f"{row['file']}: {row['class_name']} ({100 * float(row['probability']):.1f}%)"
-        console.print(escape(answer), highlight=False, soft_wrap=True)
+        chance = f" ({100 * float(row['probability']):.1f}%)" if row["probability"] else ""
+        console.print(escape(f"{row['file']}: {row['class_name']}{chance}"), highlight=False, soft_wrap=True)
+    if pairs:
+        console.print(f"accuracy on {len(pairs)} labelled images: {accuracy:.4f}", highlight=False)
     console.print(f"{len(rows)} predictions are in {folder.path / 'predictions.csv'}", highlight=False, soft_wrap=True)
+    return metrics
+
+
+def known_labels(files: Sequence[Path], class_names: Sequence[str]) -> list[int | None]:
+    """The class index of each file, from a labels.csv (columns file, label) in a folder above it, else from the name of
+    the folder it is in; None where neither names a class."""
+    tables: dict[Path, dict[Path, str]] = {}
+    labels = []
+    for file in files:
+        name = file.parent.name
+        for above in file.absolute().parents:
+            if above not in tables:
+                listing = above / "labels.csv"
+                tables[above] = _listed(listing) if listing.is_file() else {}
+            if file.absolute() in tables[above]:
+                name = tables[above][file.absolute()]
+                break
+        labels.append(class_names.index(name) if name in class_names else None)
+    return labels
+
+
+def _listed(listing: Path) -> dict[Path, str]:
+    try:
+        with listing.open(newline="", encoding="utf-8-sig") as file:
+            return {listing.parent / row["file"]: row["label"].strip() for row in csv.DictReader(file)}
+    except (KeyError, AttributeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{listing}: not a table of the columns file and label ({error})") from error
 
 
 def table(files: list[str], labels: list[int | str], answers: list[Prediction]) -> list[dict]:
-    """The rows of predictions.csv: an empty label where it is unknown."""
+    """The rows of predictions.csv: an empty label where it is unknown; no class where no single digit was found."""
     return [
-        dict(zip(COLUMNS, (file, label, *answer[:2], f"{answer.probability:.6f}"), strict=True))
+        {
+            "file": file,
+            "label": label,
+            "predicted": "" if answer.predicted is None else answer.predicted,
+            "class_name": answer.class_name,
+            "probability": "" if answer.probability is None else f"{answer.probability:.6f}",
+        }
         for file, label, answer in zip(files, labels, answers, strict=True)
     ]
 

@@ -153,6 +153,27 @@ def mistakes(
     )
 
 
+def predictions(images: Tensor, labels: Sequence[int | None], answers: Sequence[Any], class_names: list[str]) -> Figure:
+    """A contact sheet of what the network saw, each with its answer; wrong ones are red and say what was true.
+
+    Args:
+        images: uint8 (N, C, H, W); of more answers than images, the first N.
+        labels: true classes, None where unknown.
+        answers: Predictions.
+        class_names: one a class.
+    """
+    captions, colours = [], []
+    for label, answer in zip(labels[: len(images)], answers[: len(images)], strict=True):
+        wrong = label is not None and label != answer.predicted
+        text = f"{class_names[label]} → {answer.class_name}" if wrong else answer.class_name
+        captions.append(text + ("" if answer.probability is None else f"\n{100 * answer.probability:.0f}%"))
+        colours.append(RED if wrong else "black")
+    title = "What the network saw, and its answers"
+    if len(answers) > len(images):
+        title += f" (the first {len(images)} of {len(answers):,})"
+    return _grid(images, captions, title, colours)
+
+
 def roc(labels: Tensor, scores: Tensor, threshold: float, title: str) -> Figure:
     """The ROC curve with the operating point of ``threshold``; labels int64, scores float in [0, 1], both (N,)."""
     from sklearn.metrics import roc_curve
@@ -343,7 +364,7 @@ def _axis(texts: Sequence[str]) -> tuple[list[float], list[tuple[float, str]]]:
     return [place(number) for number in numbers], [(place(value), f"{value:.4g}") for value in known]
 
 
-def _grid(images: Tensor, captions: list[str], title: str, colour: str = "black") -> Figure:
+def _grid(images: Tensor, captions: list[str], title: str, colour: str | list[str] = "black") -> Figure:
     columns, longest = 10, max((len(line) for caption in captions for line in caption.split("\n")), default=1)
     rows = max(1, -(-len(captions) // columns))
     lines = 1 + max((caption.count("\n") for caption in captions), default=0)
@@ -354,7 +375,9 @@ def _grid(images: Tensor, captions: list[str], title: str, colour: str = "black"
     return figure
 
 
-def _tiles(ax: Axes, images: Sequence[Tensor], captions: list[str], columns: int, colour: str = "black") -> None:
+def _tiles(
+    ax: Axes, images: Sequence[Tensor], captions: list[str], columns: int, colour: str | list[str] = "black"
+) -> None:
     """Captioned images on one pair of axes: a pair for each would take a second to draw."""
     lines = 1 + max((caption.count("\n") for caption in captions), default=0)
     longest = max((len(line) for caption in captions for line in caption.split("\n")), default=1)
@@ -366,7 +389,8 @@ def _tiles(ax: Axes, images: Sequence[Tensor], captions: list[str], columns: int
         extent = (x, x + 1, y + head + 1, y + head)
         ax.imshow(shown, cmap="gray", vmin=0, vmax=top, extent=extent, interpolation="nearest")
         size = 9 if longest < 14 else 7
-        ax.text(x + 0.5, y + head - 0.03, caption, ha="center", va="bottom", fontsize=size, color=colour)
+        shade = colour if isinstance(colour, str) else colour[i]
+        ax.text(x + 0.5, y + head - 0.03, caption, ha="center", va="bottom", fontsize=size, color=shade)
     rows = max(1, -(-len(captions) // columns))
     ax.set(xlim=(0, columns * (1 + gap) - gap), ylim=(rows * (1 + gap + head) - gap, 0), aspect="equal")
     ax.axis("off")

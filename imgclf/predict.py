@@ -10,19 +10,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imgclf.data.files import read_image
+from imgclf import photo
+from imgclf.data.files import open_image, read_image
 from imgclf.metrics import decide
 from imgclf.models.classifier import Classifier
 
+IMAGES_AS = ("auto", "photo", "mnist")
+DIGITS = [str(digit) for digit in range(10)]
 PIXELS = 2**21  # of a forward pass, so that its activations stay within a few GB
 
 
 class Prediction(NamedTuple):
-    """The answer for one image; the columns of predictions.csv."""
+    """The answer for one image; the columns of predictions.csv.
 
-    predicted: int
+    A photograph in which no single digit was found has neither class nor probability, and says so as its class name.
+    """
+
+    predicted: int | None
     class_name: str
-    probability: float
+    probability: float | None
 
 
 class Predictor:
@@ -32,12 +38,17 @@ class Predictor:
         classifier: with its weights, on the device it shall run on.
         image_shape: channels, height, width of the images it was trained on.
         batch_size: images a forward pass; by default as many as ``PIXELS`` allows, up to 1,000.
+        dark_ink: it was trained on dark digits on light paper.
     """
 
     def __init__(
-        self, classifier: Classifier, image_shape: tuple[int, int, int], batch_size: int | None = None
+        self,
+        classifier: Classifier,
+        image_shape: tuple[int, int, int],
+        batch_size: int | None = None,
+        dark_ink: bool = False,
     ) -> None:
-        self.classifier, self.image_shape = classifier.eval(), image_shape
+        self.classifier, self.image_shape, self.dark_ink = classifier.eval(), image_shape, dark_ink
         self.batch_size = batch_size or min(1000, max(1, PIXELS // math.prod(image_shape[1:])))
 
     @property
@@ -60,22 +71,32 @@ class Predictor:
         chunks = images.split(self.batch_size)
         return torch.cat([self.classifier(chunk.to(self.classifier.device)).float().cpu() for chunk in chunks])
 
-    def probabilities(self, images: Any) -> Tensor:
-        """float32 (N, classes), rows summing to 1; takes what ``predict`` takes."""
-        return self.logits(self.tensor(images)).softmax(1)
+    @property
+    def reads_digits(self) -> bool:
+        """Whether it tells digits apart, in images of MNIST's size: then photographs are read as such."""
+        return self.class_names == DIGITS and self.image_shape == (1, photo.CANVAS, photo.CANVAS)
 
-    def predict(self, images: Any) -> list[Prediction]:
+    def probabilities(self, images: Any, images_as: str = "auto") -> Tensor:
+        """float32 (N, classes), rows summing to 1; takes what ``predict`` takes."""
+        return self.logits(self.tensor(images, images_as)).softmax(1)
+
+    def predict(self, images: Any, images_as: str = "auto") -> list[Prediction]:
         """One Prediction an image.
 
         Args:
             images: a tensor or array (H, W), (N, H, W), (C, H, W) or (N, C, H, W), uint8 or float in [0, 1], of the
-                shape the network was trained on; or a path or PIL image, or several, which are scaled to it.
+                shape the network was trained on; or a path or PIL image, or several, which are fitted to it.
+            images_as: of paths and PIL images: "photo", a photograph of one digit, which is found in it and centred as
+                MNIST's are (``imgclf.photo``); "mnist", what the network was trained on, only scaled; "auto", the first
+                for a network of digits unless the image has MNIST's size already.
 
         Raises:
-            ValueError: another shape, or values out of range.
+            ValueError: another shape, values out of range, or photographs for a network of something else.
             OSError: a file that is not a readable image.
         """
-        return self.answers(self.probabilities(images))
+        seen, faults = self.see(images, images_as)
+        answers = self.answers(self.logits(seen).softmax(1))
+        return [Prediction(None, fault, None) if fault else a for fault, a in zip(faults, answers, strict=True)]
 
     def answers(self, probabilities: Tensor) -> list[Prediction]:
         """One Prediction a row of float (N, classes); of two classes the checkpoint's threshold decides."""
@@ -86,14 +107,22 @@ class Predictor:
             for index, probability in zip(predicted.tolist(), chosen.tolist(), strict=True)
         ]
 
-    def tensor(self, images: Any) -> Tensor:
-        """What ``predict`` takes, as (N, C, H, W)."""
+    def tensor(self, images: Any, images_as: str = "auto") -> Tensor:
+        """What ``predict`` takes, as the network sees it: (N, C, H, W)."""
+        return self.see(images, images_as)[0]
+
+    def see(self, images: Any, images_as: str = "auto") -> tuple[Tensor, list[str | None]]:
+        """What ``predict`` takes, as the network sees it, and for each image why it shows no single digit, or None."""
+        if images_as not in IMAGES_AS:
+            raise ValueError(f"images_as={images_as}: choose one of {', '.join(IMAGES_AS)}")
+        if images_as == "photo" and not self.reads_digits:
+            raise ValueError("images_as=photo is for networks of the ten digits; leave it out for this one")
         if isinstance(images, str | Path | Image.Image):
             images = [images]
         if isinstance(images, np.ndarray):
             images = torch.from_numpy(np.ascontiguousarray(images))
         if not isinstance(images, Tensor):
-            return self._read(images)
+            return self._read(images, images_as)
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"images of {images.dtype}: give uint8, or floats in [0, 1]")
         if images.is_floating_point() and images.numel() and not (images.min() >= 0 and images.max() <= 1):
@@ -103,8 +132,21 @@ class Predictor:
             images = images[None]
         if images.ndim == 3:
             images = images[:, None]
-        return images
+        return images, [None] * len(images)
 
-    def _read(self, images: Iterable[str | Path | Image.Image]) -> Tensor:
-        arrays = [torch.from_numpy(read_image(source, self.image_shape)) for source in images]
-        return torch.stack(arrays) if arrays else torch.empty(0, *self.image_shape, dtype=torch.uint8)
+    def _read(self, images: Iterable[str | Path | Image.Image], images_as: str) -> tuple[Tensor, list[str | None]]:
+        arrays, faults = [], []
+        for source in images:
+            array, fault = self._see(source, images_as)
+            arrays.append(torch.from_numpy(array))
+            faults.append(fault)
+        return torch.stack(arrays) if arrays else torch.empty(0, *self.image_shape, dtype=torch.uint8), faults
+
+    def _see(self, source: str | Path | Image.Image, images_as: str) -> tuple[np.ndarray, str | None]:
+        if images_as == "mnist" or not self.reads_digits:
+            return read_image(source, self.image_shape), None
+        image = open_image(source, 4 * photo.WORKING)
+        if images_as == "auto" and image.size == (photo.CANVAS, photo.CANVAS):
+            return read_image(image, self.image_shape), None
+        digit = photo.read_digit(np.asarray(image.convert("RGB")))
+        return (255 - digit.canvas if self.dark_ink else digit.canvas)[None], digit.fault

@@ -14,22 +14,37 @@ MAX_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs
 def read_image(source: str | Path | Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:
     """An image file, or a PIL image, as uint8 of ``image_shape`` (channels, height, width).
 
-    Turned as its EXIF tag says, transparency over white, 16 bits to 8, to grey or RGB, stretched to height and width
-    (bilinear, anti-aliased). The content tells the format, not the file's ending; of several frames the first counts.
+    Of what ``open_image`` gives, to grey or RGB, stretched to height and width (bilinear, anti-aliased).
+    """
+    channels, height, width = image_shape
+    image = open_image(source, max(height, width))
+    image = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+    return np.array(image).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def open_image(source: str | Path | Image.Image, side: int) -> Image.Image:
+    """An image file, or a PIL image, decoded.
+
+    Turned as its EXIF tag says, transparency over white, 16 bits to 8. The content tells the format, not the file's
+    ending; of several frames the first counts.
+
+    Args:
+        source: what to open.
+        side: pixels that are wanted of the longer side at least; a larger JPEG need not be decoded at its full size.
 
     Raises:
         OSError: missing, damaged, larger than ``MAX_PIXELS`` or of another format; the message starts with the path.
     """
     if isinstance(source, Image.Image):
-        return _convert(source, image_shape)
+        return _upright(source)
     if not Path(source).is_file():
         raise FileNotFoundError(f"{printable(source)}: no such file, or a link that leads nowhere")
     try:
         with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-            image.draft(None, (max(image_shape[1:]),) * 2)  # a JPEG need not be decoded at its full size
-            return _convert(image, image_shape)
+            image.draft(None, (side,) * 2)
+            return _upright(image)
     except Exception as error:  # Pillow's decoders raise many things on damaged files
         reason = "no image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
         raise OSError(f"{printable(source)}: not a readable image ({reason or type(error).__name__})") from error
@@ -56,13 +71,12 @@ def printable(name: str | Path) -> str:
     return str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _convert(image: Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:
-    channels, height, width = image_shape
+def _upright(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
         image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(image).reshape(height, width, channels).transpose(2, 0, 1)
+    image.load()
+    return image

@@ -24,6 +24,8 @@ class Augmentation:
         shear: horizontal shear, uniform in [-shear, shear] (tangent of the angle).
         flip: probability of a horizontal flip.
         crop: least area of a random crop, as a share of the image, uniform in [crop, 1]; it is scaled to full size.
+        thickness: strokes of light ink made thicker or thinner: share of a 3x3 maximum or minimum, in [-thickness,
+            thickness].
         blur: deviation of a Gaussian blur, in pixels, uniform in [0, blur].
         brightness: added to all values of an image, uniform in [-brightness, brightness].
         contrast: factor about the image's mean, log-uniform in [1 / (1 + contrast), 1 + contrast].
@@ -42,6 +44,7 @@ class Augmentation:
         shear: float = 0.0,
         flip: float = 0.0,
         crop: float = 1.0,
+        thickness: float = 0.0,
         blur: float = 0.0,
         brightness: float = 0.0,
         contrast: float = 0.0,
@@ -53,11 +56,11 @@ class Augmentation:
         for name, value in strengths.items():
             if not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"augmentation.{name}={value}: give a number from 0 (off) up")
-        for name, value in {"flip": flip, "crop": crop, "erase": erase}.items():
+        for name, value in {"flip": flip, "crop": crop, "thickness": thickness, "erase": erase}.items():
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ValueError(f"augmentation.{name}={value}: give a number between 0 and 1")
         self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
-        self.flip, self.crop, self.erase = flip, crop, erase
+        self.flip, self.crop, self.thickness, self.erase = flip, crop, thickness, erase
         self.blur, self.brightness, self.contrast, self.gamma = blur, brightness, contrast, gamma
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -67,6 +70,8 @@ class Augmentation:
         elif self.flip:
             flipped = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < self.flip
             images = torch.where(flipped, images.flip(-1), images)
+        if self.thickness:
+            images = self._pen(images, generator)
         if self.blur:
             images = self._blur(images, generator)
         if self.brightness or self.contrast or self.gamma:
@@ -84,6 +89,11 @@ class Augmentation:
         matrices[:, :, 2] = draw[4:6].T * 2 * self.translate + draw[7:9].T * (1 - side)[:, None]
         matrices[:, :, 0] *= torch.where((draw[9] + 1) / 2 < self.flip, -1.0, 1.0)[:, None]
         return warp(images, matrices, outside="border")
+
+    def _pen(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        amount = (torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) * 2 - 1) * self.thickness
+        thick, thin = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
+        return images.lerp(torch.where(amount > 0, thick, thin), amount.abs())
 
     def _blur(self, images: Tensor, generator: torch.Generator) -> Tensor:
         count, channels, height, width = images.shape
