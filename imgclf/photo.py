@@ -17,7 +17,6 @@ WORKING = 192  # pixels of the longer side that the ink is looked for at
 CANVAS, BOX = 28, 20  # pixels of MNIST's images, and of their digits
 LEAST_CONTRAST = 0.12  # of ink against paper, relative: fainter is none
 PEN = 2.6  # pixels, the width of MNIST's strokes; thinner ones are thickened to it
-BLOB = 0.1  # of the width: what reaches in from the border and is thicker than twice this is no stroke
 NO_INK, SEVERAL = "no ink found", "several digits"
 
 
@@ -43,21 +42,39 @@ def read_digit(photo: np.ndarray) -> Digit:
     Args:
         photo: uint8 (H, W) or (H, W, 3).
     """
+    found = _find(photo)
+    if isinstance(found, str):
+        return Digit(np.zeros((CANVAS, CANVAS), np.uint8), found)
+    rows, columns = np.nonzero(found.any(1))[0], np.nonzero(found.any(0))[0]
+    scale, margin = photo.shape[0] / found.shape[0], 0.35 * max(np.ptp(rows), np.ptp(columns))
+    if max(np.ptp(rows), np.ptp(columns)) < 0.4 * WORKING < 0.4 * max(photo.shape[:2]):  # a small digit: look closer
+        top, left = (max(0, int((line[0] - margin) * scale)) for line in (rows, columns))
+        bottom, right = (int((line[-1] + 1 + margin) * scale) for line in (rows, columns))
+        nearer = _find(photo[top:bottom, left:right])
+        found = found if isinstance(nearer, str) else nearer
+    return Digit(centre(found))
+
+
+def _find(photo: np.ndarray) -> np.ndarray | str:
+    """Where the digit's ink is: bool (h, w), the longer side ``WORKING``; or why there is none."""
     ink = ink_strength(photo)
-    empty = np.zeros((CANVAS, CANVAS), np.uint8)
     mask = _mask(ink)
     if mask is None:
-        return Digit(empty, NO_INK)
-    parts = _parts(_without_lines(mask))
+        return NO_INK
+    mask = _without_frame(mask)
+    if _lines(mask).any():  # ruled lines are fainter than ink more often than not
+        mask &= _mask(ink, strict=True)
+        mask &= ~_lines(mask)
+    parts = _parts(mask)
     if not parts:
-        return Digit(empty, NO_INK)
+        return NO_INK
     digit, others = parts[0], [part for part in parts[1:] if not _touches(part, mask.shape)]
     if any(_is_digit(other, digit) for other in others):
-        return Digit(empty, SEVERAL)
+        return SEVERAL
     chosen = np.zeros_like(mask)
     for part in [digit, *(other for other in others if _belongs(other, digit))]:
         chosen[part.slice] |= part.image
-    return Digit(centre(chosen, ink))
+    return chosen & mask
 
 
 def ink_strength(photo: np.ndarray) -> np.ndarray:
@@ -87,32 +104,30 @@ def _ground(channel: np.ndarray) -> np.ndarray:
     return resize(smooth, channel.shape, order=1)
 
 
-def _mask(ink: np.ndarray) -> np.ndarray | None:
-    """Where there is ink: bool (h, w); None if there is none."""
+def _mask(ink: np.ndarray, strict: bool = False) -> np.ndarray | None:
+    """Where there is ink: bool (h, w); None if there is none. ``strict``: only where it is about as dark as it gets."""
     smooth = ndimage.gaussian_filter(ink, 0.7)
     strongest = np.quantile(smooth, 0.998)
-    if strongest < LEAST_CONTRAST:
-        return None
-    high = max(threshold_otsu(smooth.clip(0, strongest)), 0.35 * strongest, 0.7 * LEAST_CONTRAST)
     noise = 1.4826 * np.median(np.abs(smooth - np.median(smooth)))
-    if strongest < np.median(smooth) + 6 * noise:
+    if strongest < max(LEAST_CONTRAST, np.median(smooth) + 6 * noise):
         return None
+    if strict:
+        return apply_hysteresis_threshold(smooth, 0.48 * strongest, 0.6 * strongest)
+    high = max(threshold_otsu(smooth.clip(0, strongest)), 0.35 * strongest, 0.7 * LEAST_CONTRAST)
     return apply_hysteresis_threshold(smooth, 0.6 * high, high)
 
 
-def _without_lines(mask: np.ndarray) -> np.ndarray:
-    """The mask without a printed frame and without ruled lines; strokes that crossed a line are joined again."""
-    found = label(mask, connectivity=2)
+def _without_frame(mask: np.ndarray) -> np.ndarray:
     mask = mask.copy()
-    for part in regionprops(found):
+    for part in regionprops(label(mask, connectivity=2)):
         if _is_frame(part, mask.shape):
             mask[part.slice] &= ~part.image
-    lines = _ruled(mask) | _ruled(mask.T).T
-    if not lines.any():
-        return mask
-    rest = mask & ~ndimage.binary_dilation(lines, disk(1))
-    joined = ndimage.binary_closing(np.pad(rest, 4), disk(3))[4:-4, 4:-4]
-    return rest | (joined & lines)
+    return mask
+
+
+def _lines(mask: np.ndarray) -> np.ndarray:
+    """The pixels of ruled lines, without the strokes that cross them."""
+    return _ruled(mask) | _ruled(mask.T).T
 
 
 def _is_frame(part, shape: tuple[int, int]) -> bool:
@@ -127,16 +142,24 @@ def _is_frame(part, shape: tuple[int, int]) -> bool:
 
 
 def _ruled(mask: np.ndarray) -> np.ndarray:
-    """Thin, nearly horizontal lines from the left border to the right one."""
+    """Thin, nearly horizontal lines from the left border to the right one, where nothing crosses them."""
     height, width = mask.shape
-    run = np.ones((1, max(5, width // 4)), bool)
+    run = np.ones((1, max(5, width // 5)), bool)
     wide = np.pad(ndimage.binary_dilation(mask, np.ones((3, 1), bool)), ((0, 0), (run.size, run.size)), mode="edge")
     straight = ndimage.binary_opening(wide, run)[:, run.size : -run.size] & mask
+    upright, _ = ndimage.label(
+        mask, [[0, 1, 0]] * 3
+    )  # vertical runs; one through a stroke is longer than the line is thick
+    lengths = np.bincount(upright.ravel())
     lines = np.zeros_like(mask)
     for line in regionprops(label(straight, connectivity=2)):
         _, left, _, right = line.bbox
-        if left <= 0.03 * width and right >= 0.97 * width and line.area < 0.06 * height * width / 2:
-            lines[line.slice] |= line.image
+        if left > 0.03 * width or right < 0.97 * width:
+            continue
+        runs = np.unique(upright[line.slice][line.image])
+        thickness = np.median(lengths[runs])
+        if thickness < 0.06 * height:
+            lines |= np.isin(upright, runs[lengths[runs] <= 1.5 * thickness + 1])
     return lines
 
 
@@ -150,20 +173,29 @@ def _parts(mask: np.ndarray) -> list:
         y, x = part.centroid
         off = np.hypot((y - height / 2) / height, (x - width / 2) / width)
         likely = 0.35 if _touches(part, mask.shape) else 1.0
-        if _touches(part, mask.shape) and ndimage.distance_transform_edt(np.pad(part.image, 1)).max() > BLOB * width:
-            continue  # the desk beside the sheet, a shadow, a finger
         found.append((_size(part) * np.sqrt(part.area) * likely * (1.2 - off), part))
-    return [part for _, part in sorted(found, key=lambda item: -item[0])]
+    parts = [part for _, part in sorted(found, key=lambda item: -item[0])]
+    # The desk beside the sheet or a shadow lies along a border; but so may the stroke of a digit that is cut close.
+    inner = [part for part in parts if not _lines_border(part, mask.shape)]
+    return inner if inner and _size(inner[0]) > 0.2 * max(mask.shape) else parts
 
 
-def _touches(part, shape: tuple[int, int]) -> bool:
-    top, left, bottom, right = part.bbox
-    return top <= 1 or left <= 1 or bottom >= shape[0] - 1 or right >= shape[1] - 1
+def _lines_border(part, shape: tuple[int, int]) -> bool:
+    whole = np.zeros(shape, bool)
+    whole[part.slice] = part.image
+    return (
+        max(edge.mean() for edge in (whole[1], whole[-2], whole[:, 1], whole[:, -2])) > 0.5 if min(shape) > 3 else False
+    )
 
 
 def _size(part) -> int:
     top, left, bottom, right = part.bbox
     return max(bottom - top, right - left)
+
+
+def _touches(part, shape: tuple[int, int]) -> bool:
+    top, left, bottom, right = part.bbox
+    return top <= 1 or left <= 1 or bottom >= shape[0] - 1 or right >= shape[1] - 1
 
 
 def _is_digit(other, digit) -> bool:
@@ -184,13 +216,8 @@ def _belongs(other, digit) -> bool:
     return apart < reach and _size(other) > 0.12 * _size(digit)
 
 
-def centre(mask: np.ndarray, ink: np.ndarray) -> np.ndarray:
-    """The ink in ``mask`` as MNIST has it: uint8 (28, 28), in a 20x20 box, centred by mass.
-
-    Args:
-        mask: bool (h, w), not empty.
-        ink: float (h, w) in [0, 1].
-    """
+def centre(mask: np.ndarray) -> np.ndarray:
+    """Ink at ``mask``, bool (h, w) and not empty, as MNIST has it: uint8 (28, 28), in a 20x20 box, centred by mass."""
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     cut = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     strokes = mask[cut]
