@@ -1,5 +1,6 @@
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +97,63 @@ def test_predict_images(run, script, tmp_path):
         ("nowhere", "no image"),
     ):
         assert message in script("evaluate.py", ckpt, f"images='{pattern}'").error
+
+
+@pytest.mark.parametrize("layout", ["labels.csv", "folders"])
+def test_labels_beside_images_give_an_accuracy_and_a_confusion_matrix(layout, run, script, tmp_path):
+    images, labels = NoisyImages(base="digits", variation="basic").evaluated("test")[:12]
+    folder = tmp_path / "photos"
+    rows = ["file,label"]
+    for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        name = f"{label}/{i:02}.png" if layout == "folders" else f"scans/{i:02}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(folder / name)
+        rows.append(f"{name},{label}")
+    if layout == "labels.csv":
+        (folder / "labels.csv").write_text("\n".join(rows[:-2]) + "\n")  # of two the label is unknown
+    Image.new("L", (200, 200), 255).save(folder / "blank.png")
+    known = 12 if layout == "folders" else 10
+    result = script("evaluate.py", f"ckpt={run}/checkpoints/best.ckpt", f"images={folder}", "hydra.run.dir=predicted")
+    assert result.code == 0, result.err
+    with (tmp_path / "predicted" / "predictions.csv").open() as file:
+        answers = {Path(row["file"]).name: row for row in csv.DictReader(file)}
+    blank = answers.pop("blank.png")
+    assert (blank["label"], blank["predicted"], blank["class_name"], blank["probability"]) == (
+        "",
+        "",
+        "no ink found",
+        "",
+    )
+    labelled = [row for row in answers.values() if row["label"]]
+    assert len(labelled) == known
+    right = sum(row["label"] == row["predicted"] for row in labelled)
+    assert json.loads((tmp_path / "predicted" / "metrics.json").read_text()) == {
+        "images/count": 13,
+        "images/labelled": known,
+        "images/accuracy": pytest.approx(right / known),
+    }
+    assert f"accuracy on {known} labelled images" in result.out
+    left = {path.stem for path in (tmp_path / "predicted" / "figures").iterdir()}
+    assert left == {"predictions", "confusion_matrix"}
+
+
+def test_photographs_are_for_networks_of_digits(run, train, script, tiny_data, tmp_path):
+    Image.new("RGB", (60, 60), "white").save(tmp_path / "a.png")
+    ckpt = f"ckpt={run}/checkpoints/best.ckpt"
+    assert (
+        "images_as=scan: choose one of auto, photo, mnist"
+        in script("evaluate.py", ckpt, "images=a.png", "images_as=scan").error
+    )
+    assert (
+        train("data=fashion_mnist", "data.batch_size=50", "model=mlp", "model.hidden=[8]", "hydra.run.dir=shoes").code
+        == 0
+    )
+    ckpt = f"ckpt={tmp_path}/shoes/checkpoints/best.ckpt"
+    assert (
+        "images_as=photo is for networks of the ten digits"
+        in script("evaluate.py", ckpt, "images=a.png", "images_as=photo").error
+    )
+    assert script("evaluate.py", ckpt, "images=a.png", "hydra.run.dir=seen").code == 0
 
 
 def test_bad_input(run, script, tiny_data, tmp_path):

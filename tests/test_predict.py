@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from imgclf.data.digits import Digits
 from imgclf.models.classifier import Classifier
 from imgclf.models.cnn import CNN
-from imgclf.predict import Predictor
+from imgclf.predict import Prediction, Predictor
 
 
 @pytest.fixture
@@ -52,3 +52,32 @@ def test_values_out_of_range_are_refused(predictor):
         predictor.predict(torch.full((1, 28, 28), float("nan")))
     with pytest.raises(ValueError, match="uint8"):
         predictor.predict(np.zeros((1, 28, 28), dtype=np.int64))
+
+
+def test_photographs_are_read_as_such_and_small_images_as_the_network_knows_them(predictor, tmp_path):
+    sheet = Image.new("RGB", (200, 200), "white")
+    ImageDraw.Draw(sheet).line((60, 40, 120, 40, 80, 160), fill="navy", width=9)
+    seen, faults = predictor.see(sheet)
+    assert faults == [None]
+    assert seen[0, 0, :4].max() == 0  # dark ink on light paper became light ink on black
+    raw = predictor.tensor(sheet, "mnist")
+    assert raw[0, 0, 0, 0] == 255
+    small = Image.fromarray(np.asarray(raw[0, 0]))
+    assert torch.equal(predictor.tensor(small), raw)
+    assert not torch.equal(predictor.tensor(small, "photo"), raw)
+    blank, digit = predictor.predict([Image.new("L", (90, 90), 255), sheet])
+    assert blank == Prediction(None, "no ink found", None)
+    assert digit.probability == pytest.approx(float(predictor.probabilities(sheet).max()))
+    dark = Predictor(predictor.classifier, (1, 28, 28), dark_ink=True)
+    assert torch.equal(dark.tensor(sheet), 255 - seen)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "P", "LA", "1", "I;16"])
+def test_every_mode_of_pictures_can_be_a_photograph(mode, predictor, tmp_path):
+    sheet = Image.new("L", (100, 100), 255)
+    ImageDraw.Draw(sheet).line((30, 20, 60, 20, 40, 80), fill=0, width=7)
+    expected = predictor.tensor(sheet)
+    other = Image.fromarray(np.asarray(sheet).astype(np.uint16) * 257) if mode == "I;16" else sheet.convert(mode)
+    other.save(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"))
+    found = predictor.tensor(next(tmp_path.iterdir()))
+    assert np.corrcoef(found.flatten(), expected.flatten())[0, 1] > 0.95
