@@ -146,7 +146,7 @@ def test_what_is_interrupted_or_loses_a_process_stops_and_can_be_continued(train
     workers = children(run.pid)
     assert len(workers) == 2
     run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=300)
     assert run.returncode == 130, err
     assert err.splitlines() == [f"interrupted: hydra.run.dir={folder} resume=true continues it"]
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
@@ -156,7 +156,7 @@ def test_what_is_interrupted_or_loses_a_process_stops_and_can_be_continued(train
     wait_for_epoch(folder, epochs + 2)
     workers = children(run.pid)
     os.kill(workers[1], signal.SIGKILL)
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=300)
     assert run.returncode == 1
     (line,) = err.splitlines()
     assert line.startswith("error: process 2 of 2 ended with signal SIGKILL")
