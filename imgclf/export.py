@@ -87,8 +87,8 @@ def export(source: "Predictor | str | Path", path: str | Path) -> float:
         "normalize": predictor.classifier.normalize,
         "imgclf_version": __version__,
     }
-    if data:
-        metadata["data"] = json.dumps({name: data[name] for name in NAMES_OF_DATA if name in data})
+    if isinstance(data, dict):
+        metadata["data"] = json.dumps({name: data[name] for name in NAMES_OF_DATA if name in data}, default=str)
     model = _onnx(predictor, metadata)
     difference = _difference(model, predictor, path)
     write(_target(path), model)  # which may have come to exist meanwhile
@@ -111,7 +111,7 @@ def main(words: Sequence[str]) -> None:
     if not given["to"]:
         raise ValueError("to=FILE is missing: name the file to write, such as to=model.onnx")
     difference = export(given["ckpt"], given["to"])
-    print(f"{given['to']}: probabilities within {difference:.1g} of the checkpoint's")
+    print(f"{given['to']}: onnxruntime's probabilities differ from the checkpoint's by {difference:.2g} at most")
 
 
 def _target(path: str | Path) -> Path:

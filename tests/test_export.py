@@ -24,12 +24,12 @@ from tests.conftest import PROJECT
 
 onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
 
-NETWORKS = {
-    "mlp": lambda: MLP((1, 12, 12), 10, hidden=[16], dropout=0.5),
-    "cnn": lambda: CNN((1, 20, 16), 3, channels=[4, 8], batch_norm=True),
-    "cnn, two classes": lambda: CNN((1, 12, 12), 1, channels=[4]),
-    "resnet": lambda: ResNet((3, 16, 20), 10, widths=[4, 8]),
-    "resnet18": lambda: TorchvisionNetwork((3, 32, 32), 10, "resnet18"),
+CASES = {
+    "mlp": (lambda: MLP((1, 12, 12), 10, hidden=[16], dropout=0.5), "dataset"),
+    "cnn": (lambda: CNN((1, 20, 16), 3, channels=[4, 8], batch_norm=True), "dataset"),
+    "cnn, two classes": (lambda: CNN((1, 12, 12), 1, channels=[4]), "image"),
+    "resnet": (lambda: ResNet((3, 16, 20), 10, widths=[4, 8]), "image"),
+    "resnet18": (lambda: TorchvisionNetwork((3, 32, 32), 10, "resnet18"), "dataset"),
 }
 
 
@@ -79,12 +79,9 @@ def metadata(path) -> dict[str, str]:
     return onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
 
 
-@pytest.mark.parametrize("normalize", ["dataset", "image"])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_file_answers_as_the_checkpoint_does(name, normalize, tmp_path):
-    if (name, normalize) == ("resnet18", "image"):
-        pytest.skip("slow, and the network makes no difference to it")
-    network = NETWORKS[name]()
+@pytest.mark.parametrize("case", CASES)
+def test_the_file_answers_as_the_checkpoint_does(case, tmp_path):
+    network, normalize = CASES[case][0](), CASES[case][1]
     path = checkpoint(tmp_path / "a.ckpt", network, normalize=normalize, threshold=0.2)
     difference = export(path, tmp_path / "a.onnx")
     assert 0 <= difference <= 1e-4
@@ -212,7 +209,7 @@ def test_nothing_is_left_of_a_file_that_cannot_be_right(small, tmp_path, monkeyp
 def test_the_command(small, script, tmp_path):
     result = script("imgclf/export.py", f"ckpt={small}", "to=a.onnx")
     assert (result.code, result.err) == (0, "")
-    assert result.out.startswith("a.onnx: probabilities within ")
+    assert result.out.startswith("a.onnx: onnxruntime's probabilities differ from the checkpoint's by ")
     before = (tmp_path / "a.onnx").read_bytes()
     error = script("imgclf/export.py", f"ckpt={small}", "to=a.onnx").error
     assert error == "error: to=a.onnx: exists already; choose another name, or remove it first"
