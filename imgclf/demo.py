@@ -53,14 +53,16 @@ PAD = {
         }};
         clear();
         Object.assign(pen, {{ lineWidth: {PEN}, lineCap: "round", lineJoin: "round" }});
+        let down = false;
         canvas.onpointerdown = (event) => {{
-            canvas.setPointerCapture(event.pointerId);
+            down = true;
             pen.beginPath();
             go(event);
             go(event);
+            canvas.setPointerCapture(event.pointerId);
         }};
-        canvas.onpointermove = (event) => event.buttons && go(event);
-        canvas.onpointerup = () => tell(canvas.toDataURL());
+        canvas.onpointermove = (event) => down && go(event);
+        canvas.onpointerup = canvas.onpointercancel = () => {{ down = false; tell(canvas.toDataURL()); }};
         element.querySelector("button").onclick = () => {{ clear(); tell(null); }};""",
 }
 
@@ -108,7 +110,7 @@ def look(predictor: Predictor, source: str | Image.Image | None) -> Look:
     (answer,) = predictor.answers(probabilities)
     text = f"{answer.class_name}, {answer.probability:.0%}"
     if len(names) == 2:
-        text += f" ({names[1]} is the answer from {predictor.threshold:.1%} on)"
+        text += f" (the threshold of {names[1]} is {predictor.threshold:.1%})"
     heat = grad_cam(predictor, images, torch.tensor([1 if len(names) == 2 else answer.predicted]))
     seen = overlay(images, torch.zeros(1, *images.shape[2:]))[0]
     evidence = None if heat is None else _enlarged(overlay(images, heat)[0])
@@ -184,6 +186,8 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves no folder behind either
     predictor = load(ckpt)
+    # gradio asks its own server whether it is there, through a proxy if it may.
+    os.environ["no_proxy"] = f"{os.environ.get('no_proxy') or os.environ.get('NO_PROXY', '')},{ADDRESS}".strip(",")
     with TemporaryDirectory(prefix="imgclf-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # gradio's own is shared by all users of the machine, and stays
         blocks = page(predictor)
@@ -193,7 +197,7 @@ def main() -> None:
             share=False,
             ssr_mode=False,
             run_history=False,  # would keep images in the browser
-            max_file_size=UPLOAD.replace(" ", "").lower(),
+            max_file_size=UPLOAD,
             footer_links=[],
             css="#answer textarea { font-size: 1.4rem } #seen img, #evidence img { image-rendering: pixelated }",
             quiet=True,
