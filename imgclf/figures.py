@@ -227,20 +227,29 @@ def heat_maps(images: Tensor, heat: Tensor, captions: list[str], groups: dict[st
         groups: title to number of images, in order; N in all.
         title: of the figure.
     """
-    import torch
-
     columns = max(groups.values())
     figure = Figure(figsize=(max(6, columns * 1.9), len(groups) * 2.4 + 0.5), layout="constrained")
-    grey = images.float().div(255).expand(-1, 3, -1, -1)
-    colours = torch.from_numpy(colormaps["jet"](heat.numpy())[..., :3]).permute(0, 3, 1, 2).float()
-    alpha = 0.6 * heat[:, None]
-    shown = (grey * (1 - alpha) + colours * alpha).split(list(groups.values()))
+    shown = overlay(images, heat).split(list(groups.values()))
     texts = iter(captions)
     for ax, name, tiles in zip(np.atleast_1d(figure.subplots(len(groups))), groups, shown, strict=True):
         _tiles(ax, list(tiles), list(islice(texts, len(tiles))), columns)
         ax.set_title(name, loc="left", fontsize=10)
     figure.suptitle(title)
     return figure
+
+
+def overlay(images: Tensor, heat: Tensor) -> Tensor:
+    """Images under a transparent heat map: float (N, 3, H, W) in [0, 1].
+
+    Args:
+        images: uint8 (N, C, H, W), C 1 or 3.
+        heat: float (N, H, W) in [0, 1]; nothing shows where it is 0.
+    """
+    import torch
+
+    colours = torch.from_numpy(colormaps["jet"](heat.numpy())[..., :3]).permute(0, 3, 1, 2).float()
+    alpha = 0.6 * heat[:, None]
+    return images.float().div(255).expand(-1, 3, -1, -1) * (1 - alpha) + colours * alpha
 
 
 def bands(curves: dict[str, list[list[float]]], metric: str) -> Figure:
