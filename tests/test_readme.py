@@ -52,7 +52,8 @@ def test_the_readme_is_under_200_lines_and_names_the_test_command():
     assert "pip install -e '.[dev]' && pytest" in README
     script = (PROJECT / ".ci" / "run").read_text()
     assert "pip install --quiet -e '.[dev]'" in script
-    assert script.splitlines()[-2:] == ["pytest", "pytest -m slow"]
+    assert "\npytest\n" in script
+    assert "\npytest -m slow " in script
 
 
 def _blocks(title: str) -> list[tuple[str, str]]:
