@@ -81,3 +81,19 @@ def test_every_mode_of_pictures_can_be_a_photograph(mode, predictor, tmp_path):
     other.save(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"))
     found = predictor.tensor(next(tmp_path.iterdir()))
     assert np.corrcoef(found.flatten(), expected.flatten())[0, 1] > 0.95
+
+
+def test_what_is_no_photograph_of_a_digit_has_a_clear_answer(predictor, tmp_path):
+    frames = [Image.new("L", (40, 40), shade) for shade in (0, 255)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "text.png").write_text("not a picture")
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "huge.png")
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    for name, reason in (("moving.gif", "not a readable image"), ("text.png", "no image"), ("huge.png", "10000x10000")):
+        with pytest.raises(OSError, match=reason):
+            predictor.predict(tmp_path / name)
+    assert predictor.predict(tmp_path / "dot.png") == [Prediction(None, "no ink found", None)]
+    two = Image.new("RGB", (300, 200), "white")
+    for x in (60, 180):
+        ImageDraw.Draw(two).ellipse((x, 50, x + 60, 150), outline="black", width=9)
+    assert predictor.predict(two) == [Prediction(None, "several digits", None)]
