@@ -38,12 +38,12 @@ SHOWN = 10  # of the classes, the most probable
 
 # gradio's own sketch pad wants its pen picked up first, and a browser with WebGL.
 PAD = {
-    "html_template": f'<canvas width="{CANVAS}" height="{CANVAS}"></canvas><br><button>Clear</button>',
+    "html_template": "<button>Clear</button>",
     "css_template": """
-        canvas { max-width: 100%; border: 1px solid #888; cursor: crosshair; touch-action: none }
+        canvas { display: block; margin-bottom: 1rem; border: 1px solid #888; max-width: 100%; touch-action: none }
         button { padding: 0.3rem 1rem; border: 1px solid #888; border-radius: 4px }""",
     "js_on_load": f"""
-        const canvas = element.querySelector("canvas"), pen = canvas.getContext("2d");
+        const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
         const clear = () => {{ pen.fillStyle = "white"; pen.fillRect(0, 0, {CANVAS}, {CANVAS}); }};
         const tell = (drawing) => {{ props.value = drawing; trigger("input"); }};
         const go = (event) => {{
@@ -51,6 +51,7 @@ PAD = {
             pen.lineTo((event.clientX - box.left) * scale, (event.clientY - box.top) * scale);
             pen.stroke();
         }};
+        canvas.width = canvas.height = {CANVAS};
         clear();
         Object.assign(pen, {{ lineWidth: {PEN}, lineCap: "round", lineJoin: "round" }});
         let down = false;
@@ -63,7 +64,8 @@ PAD = {
         }};
         canvas.onpointermove = (event) => down && go(event);
         canvas.onpointerup = canvas.onpointercancel = () => {{ down = false; tell(canvas.toDataURL()); }};
-        element.querySelector("button").onclick = () => {{ clear(); tell(null); }};""",
+        element.querySelector("button").onclick = () => {{ clear(); tell(null); }};
+        element.prepend(canvas);""",
 }
 
 
