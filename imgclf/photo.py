@@ -4,6 +4,7 @@ LeCun's digits are light ink on black, scaled into a 20x20 box with their aspect
 pixels (LeCun et al. 1998). ``read_digit`` finds the ink of a photograph and does the same to it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ WORKING = 192  # pixels of the longer side that the ink is looked for at
 CANVAS, BOX = 28, 20  # pixels of MNIST's images, and of their digits
 LEAST_CONTRAST = 0.12  # of ink against paper, relative: fainter is none
 PEN = 2.6  # pixels, the width of MNIST's strokes; thinner ones are thickened to it
+THIN = 0.08  # of the height: lines are not thicker
+EDGE = 0.25  # of the height: sides of a frame are not farther from the border
 NO_INK, SEVERAL = "no ink found", "several digits"
 
 
@@ -42,39 +45,58 @@ def read_digit(photo: np.ndarray) -> Digit:
     Args:
         photo: uint8 (H, W) or (H, W, 3).
     """
-    found = _find(photo)
-    if isinstance(found, str):
-        return Digit(np.zeros((CANVAS, CANVAS), np.uint8), found)
+    found, lines, fault = _find(photo)
+    if fault:
+        return Digit(np.zeros((CANVAS, CANVAS), np.uint8), fault)
     rows, columns = np.nonzero(found.any(1))[0], np.nonzero(found.any(0))[0]
-    scale, margin = photo.shape[0] / found.shape[0], 0.35 * max(np.ptp(rows), np.ptp(columns))
-    if max(np.ptp(rows), np.ptp(columns)) < 0.4 * WORKING < 0.4 * max(photo.shape[:2]):  # a small digit: look closer
-        top, left = (max(0, int((line[0] - margin) * scale)) for line in (rows, columns))
-        bottom, right = (int((line[-1] + 1 + margin) * scale) for line in (rows, columns))
-        nearer = _find(photo[top:bottom, left:right])
-        found = found if isinstance(nearer, str) else nearer
+    size = max(np.ptp(rows), np.ptp(columns)) + 1
+    if size < 0.4 * WORKING < 0.4 * max(photo.shape[:2]):  # a small digit: look closer
+        scale, margin = photo.shape[0] / found.shape[0], 0.35 * size
+        top, left = (max(0, int(line[0] - margin)) for line in (rows, columns))
+        bottom, right = (int(line[-1] + 1 + margin) for line in (rows, columns))
+        cut = tuple(slice(int(a * scale), int(b * scale)) for a, b in ((top, bottom), (left, right)))
+        nearer, _, fault = _find(photo[cut], lines[top:bottom, left:right])
+        found = found if fault else nearer
     return Digit(centre(found))
 
 
-def _find(photo: np.ndarray) -> np.ndarray | str:
-    """Where the digit's ink is: bool (h, w), the longer side ``WORKING``; or why there is none."""
+def _find(photo: np.ndarray, known_lines: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, str | None]:
+    """Where the digit's ink is and where frames and lines are, both bool (h, w), the longer side ``WORKING``; and why
+    there is no single digit, or None.
+
+    Args:
+        photo: as of ``read_digit``.
+        known_lines: frames and lines found already, bool, of any size; a close look does not see them whole.
+    """
     ink = ink_strength(photo)
-    mask = _mask(ink)
-    if mask is None:
-        return NO_INK
-    mask = _without_frame(mask)
-    if _lines(mask).any():  # ruled lines are fainter than ink more often than not
-        mask &= _mask(ink, strict=True)
-        mask &= ~_lines(mask)
+    smooth = ndimage.gaussian_filter(ink, 0.7)
+    strongest = np.quantile(smooth, 0.998)
+    noise = 1.4826 * np.median(np.abs(smooth - np.median(smooth)))
+    nothing = np.zeros(ink.shape, bool)
+    if strongest < max(LEAST_CONTRAST, np.median(smooth) + 6 * noise):
+        return nothing, nothing, NO_INK
+    high = max(threshold_otsu(smooth.clip(0, strongest)), 0.35 * strongest, 0.7 * LEAST_CONTRAST)
+    mask = apply_hysteresis_threshold(smooth, 0.6 * high, high)
+    faint = smooth > max(0.2 * strongest, np.median(smooth) + 4 * noise)
+    lines = _lines(faint) | _lines(mask)
+    if (
+        lines.any() and np.median(smooth[lines]) < 0.5 * strongest
+    ):  # ruled lines are fainter than ink more often than not
+        mask &= apply_hysteresis_threshold(smooth, 0.48 * strongest, 0.6 * strongest)
+    lines |= mask & ~_without_frame(mask)
+    if known_lines is not None:
+        lines |= resize(known_lines.astype(np.float32), ink.shape, order=1) > 0.5
+    mask &= ~lines
     parts = _parts(mask)
     if not parts:
-        return NO_INK
+        return nothing, lines, NO_INK
     digit, others = parts[0], [part for part in parts[1:] if not _touches(part, mask.shape)]
     if any(_is_digit(other, digit) for other in others):
-        return SEVERAL
+        return nothing, lines, SEVERAL
     chosen = np.zeros_like(mask)
     for part in [digit, *(other for other in others if _belongs(other, digit))]:
         chosen[part.slice] |= part.image
-    return chosen & mask
+    return chosen & mask, lines, None
 
 
 def ink_strength(photo: np.ndarray) -> np.ndarray:
@@ -104,30 +126,21 @@ def _ground(channel: np.ndarray) -> np.ndarray:
     return resize(smooth, channel.shape, order=1)
 
 
-def _mask(ink: np.ndarray, strict: bool = False) -> np.ndarray | None:
-    """Where there is ink: bool (h, w); None if there is none. ``strict``: only where it is about as dark as it gets."""
-    smooth = ndimage.gaussian_filter(ink, 0.7)
-    strongest = np.quantile(smooth, 0.998)
-    noise = 1.4826 * np.median(np.abs(smooth - np.median(smooth)))
-    if strongest < max(LEAST_CONTRAST, np.median(smooth) + 6 * noise):
-        return None
-    if strict:
-        return apply_hysteresis_threshold(smooth, 0.48 * strongest, 0.6 * strongest)
-    high = max(threshold_otsu(smooth.clip(0, strongest)), 0.35 * strongest, 0.7 * LEAST_CONTRAST)
-    return apply_hysteresis_threshold(smooth, 0.6 * high, high)
-
-
 def _without_frame(mask: np.ndarray) -> np.ndarray:
+    """The mask without a printed rectangle around the digit, also where the digit runs into it."""
     mask = mask.copy()
     for part in regionprops(label(mask, connectivity=2)):
         if _is_frame(part, mask.shape):
             mask[part.slice] &= ~part.image
+    sides = []
+    for turns in range(4):
+        turned = np.rot90(mask, turns)
+        height, width = turned.shape
+        side = _straight(turned, lambda t, l, b, r, h=height, w=width: b <= EDGE * h and r - l >= 0.55 * w)  # noqa: E741
+        sides.append(np.rot90(side, -turns))
+    if sum(side.any() for side in sides) >= 3:  # one or two may be strokes of a digit that is cut close
+        mask &= ~np.logical_or.reduce(sides)
     return mask
-
-
-def _lines(mask: np.ndarray) -> np.ndarray:
-    """The pixels of ruled lines, without the strokes that cross them."""
-    return _ruled(mask) | _ruled(mask.T).T
 
 
 def _is_frame(part, shape: tuple[int, int]) -> bool:
@@ -141,24 +154,33 @@ def _is_frame(part, shape: tuple[int, int]) -> bool:
     return sum(corners) >= 3 and inside.sum() < 0.1 * part.area
 
 
-def _ruled(mask: np.ndarray) -> np.ndarray:
-    """Thin, nearly horizontal lines from the left border to the right one, where nothing crosses them."""
+def _lines(mask: np.ndarray) -> np.ndarray:
+    """The pixels of ruled lines, from border to border, without the strokes that cross them."""
+
+    def across(picture: np.ndarray) -> np.ndarray:
+        width = picture.shape[1]
+        return _straight(picture, lambda top, left, bottom, right: left <= 1 and right >= width - 1)
+
+    return across(mask) | across(mask.T).T
+
+
+def _straight(mask: np.ndarray, accepted: Callable[[int, int, int, int], bool]) -> np.ndarray:
+    """The pixels of thin, nearly horizontal lines with an ``accepted`` bounding box, where nothing crosses them."""
     height, width = mask.shape
     run = np.ones((1, max(5, width // 5)), bool)
     wide = np.pad(ndimage.binary_dilation(mask, np.ones((3, 1), bool)), ((0, 0), (run.size, run.size)), mode="edge")
+    wide = ndimage.binary_closing(wide, run[:, : max(3, width // 16)])  # faint lines have gaps
     straight = ndimage.binary_opening(wide, run)[:, run.size : -run.size] & mask
-    upright, _ = ndimage.label(
-        mask, [[0, 1, 0]] * 3
-    )  # vertical runs; one through a stroke is longer than the line is thick
+    # Vertical runs of pixels: one through a stroke is longer than the line is thick.
+    upright, _ = ndimage.label(mask, [[0, 1, 0]] * 3)
     lengths = np.bincount(upright.ravel())
     lines = np.zeros_like(mask)
     for line in regionprops(label(straight, connectivity=2)):
-        _, left, _, right = line.bbox
-        if left > 0.03 * width or right < 0.97 * width:
+        if not accepted(*line.bbox):
             continue
         runs = np.unique(upright[line.slice][line.image])
         thickness = np.median(lengths[runs])
-        if thickness < 0.06 * height:
+        if thickness < THIN * height:
             lines |= np.isin(upright, runs[lengths[runs] <= 1.5 * thickness + 1])
     return lines
 
@@ -181,11 +203,11 @@ def _parts(mask: np.ndarray) -> list:
 
 
 def _lines_border(part, shape: tuple[int, int]) -> bool:
+    if min(shape) < 4:
+        return False
     whole = np.zeros(shape, bool)
     whole[part.slice] = part.image
-    return (
-        max(edge.mean() for edge in (whole[1], whole[-2], whole[:, 1], whole[:, -2])) > 0.5 if min(shape) > 3 else False
-    )
+    return max(edge.mean() for edge in (whole[1], whole[-2], whole[:, 1], whole[:, -2])) > 0.5
 
 
 def _size(part) -> int:

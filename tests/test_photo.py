@@ -83,6 +83,16 @@ def test_a_printed_frame_and_what_reaches_in_from_the_border_are_left_out():
         assert alike(read_digit(written("3", paper)).canvas, expected) > 0.9
 
 
+def test_a_digit_that_runs_into_its_frame_is_still_read():
+    framed = sheet()
+    ImageDraw.Draw(framed).rectangle((70, 52, 175, 160), outline=(60, 60, 60), width=6)
+    whole = written("3", framed)[40:172, 58:187]  # its right side crosses the frame's
+    ImageDraw.Draw(open_frame := sheet()).rectangle((12, 12, 227, 227), outline=(60, 60, 60), width=7)
+    reaching = written("7", open_frame, place=(165, 60))
+    assert alike(read_digit(reaching).canvas, read_digit(written("7")).canvas) > 0.75
+    assert read_digit(whole).fault is None
+
+
 def test_thin_pens_are_thickened():
     thin = sheet((400, 400))
     ImageDraw.Draw(thin).ellipse((60, 60, 300, 340), outline=NAVY, width=2)
