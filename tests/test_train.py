@@ -51,6 +51,7 @@ def test_every_experiment(name, train, tmp_path):
         f"{group}={name}"
         for group in ("optimizer", "scheduler", "augmentation", "trainer", "logger", "callbacks")
         for name in options(group)
+        if name != "ddp"  # starts processes of its own: tests/test_distributed.py
     ],
 )
 def test_every_other_config(choice, train):
