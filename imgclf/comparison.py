@@ -256,15 +256,19 @@ def robustness(folder: str | Path, jobs: Sequence[Job], option: str, accelerator
     configs = [OmegaConf.to_container(OmegaConf.load(job.path / "config.yaml")) for job in jobs]
     values = list(dict.fromkeys(str(config["data"][name]) for config in configs))
     accuracies: dict[str, list[list[float]]] = {}
+    sets: dict[str, Any] = {}
     for job, config in zip(jobs, configs, strict=True):
         predictor = load(RunFolder(job.path).best, choose_device(accelerator))
         names = [key for key in swept(jobs) if key != "seed"]
         trained_on = ", ".join(job.overrides.get(key, "") for key in names) or str(config["data"][name])
         row = []
         for value in values:
-            data = instantiate({**config["data"], name: value}, _convert_="all", _execution_whitelist_=data_modules())
-            data.prepare_data()
-            row.append(evaluate(predictor, data, "test").metrics["test/accuracy"])
+            options = {**config["data"], name: value, "seed": 0}  # test images do not depend on the seed
+            key = str(options)
+            if key not in sets:  # each is read and varied once for all networks
+                sets[key] = instantiate(options, _convert_="all", _execution_whitelist_=data_modules())
+                sets[key].prepare_data()
+            row.append(evaluate(predictor, sets[key], "test").metrics["test/accuracy"])
         log.info("%s: %s", trained_on, "  ".join(f"{v} {a:.4f}" for v, a in zip(values, row, strict=True)))
         accuracies.setdefault(trained_on, []).append(row)
     grid = {label: [fmean(column) for column in zip(*rows, strict=True)] for label, rows in accuracies.items()}

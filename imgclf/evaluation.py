@@ -188,13 +188,14 @@ def predict_files(folder: RunFolder, predictor: Predictor, pattern: str, images_
     files, answers, seen, faults = [], [], [], []
     for file in track(found, "predicting", console=get_console(), transient=True):
         try:
-            answers += predictor.predict(file, images_as)
+            image, fault = predictor.see(file, images_as)
         except OSError as error:
             faults.append(error)
             continue
         files.append(file)
+        answers += predictor.of_seen(image, fault)
         if len(seen) < SHEET:
-            seen.append(predictor.tensor(file, images_as)[0])
+            seen.append(image[0])
     for fault in faults:
         log.warning("left out: %s", fault)
     if not files:

@@ -94,7 +94,10 @@ class Predictor:
             ValueError: another shape, values out of range, or photographs for a network of something else.
             OSError: a file that is not a readable image.
         """
-        seen, faults = self.see(images, images_as)
+        return self.of_seen(*self.see(images, images_as))
+
+    def of_seen(self, seen: Tensor, faults: list[str | None]) -> list[Prediction]:
+        """One Prediction an image, of what ``see`` gave."""
         answers = self.answers(self.logits(seen).softmax(1))
         return [Prediction(None, fault, None) if fault else a for fault, a in zip(faults, answers, strict=True)]
 
