@@ -1,31 +1,37 @@
-"""Evaluates a checkpoint: python evaluate.py ckpt=... [data=... data.variation=... | images=PATH]; see README.md."""
+"""Evaluates checkpoints: python evaluate.py ckpt=... [data=... data.variation=... | images=PATH]; see README.md."""
 
 import sys
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from imgclf import cli
 
 
-@hydra.main(config_path="conf", config_name="evaluate", execution_whitelist=("imgclf.data.*",))
+@hydra.main(
+    config_path="conf",
+    config_name="evaluate",
+    execution_whitelist=("imgclf.data.*", "imgclf.transforms.augmentation.*"),
+)
 @cli.task
 def main(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
     from imgclf import evaluation
-    from imgclf.checkpoint import load
+    from imgclf.checkpoint import data_config, load
     from imgclf.device import choose_device, keep_freed_memory
+    from imgclf.predict import ensemble
     from imgclf.run_folder import RunFolder
 
-    if not cfg.ckpt:
-        raise ValueError("ckpt=PATH is missing: name a checkpoint, such as ckpt=outputs/.../checkpoints/best.ckpt")
+    paths = _paths(OmegaConf.to_container(cfg)["ckpt"])
     evaluation.check_split(cfg.split)
     keep_freed_memory()
     device = choose_device(cfg.accelerator)
-    predictor = load(cfg.ckpt, device)
+    predictor = ensemble([load(path, device) for path in paths])
+    predictor.average_views(cfg.tta, instantiate(cfg.augmentation))
     with RunFolder(HydraConfig.get().runtime.output_dir, log="evaluate.log") as folder:
         if cfg.images:
             evaluation.predict_files(folder, predictor, cfg.images, cfg.images_as)
@@ -37,6 +43,9 @@ def main(cfg: DictConfig) -> float | None:
             raise ValueError(
                 f"split={cfg.split} of other data may hold images the checkpoint was trained on: leave data= out"
             )
+        own = [{**data_config(path), "seed": None} for path in paths] if cfg.split != "test" else []
+        if any(trained_on != own[0] for trained_on in own):
+            raise ValueError(f"split={cfg.split} of one network may hold images another was trained on: use split=test")
         data = instantiate(cfg.data, _convert_="all")
         data.prepare_data()
         folder.describe(OmegaConf.to_container(cfg, resolve=True), str(device))
@@ -44,13 +53,21 @@ def main(cfg: DictConfig) -> float | None:
         return metrics[f"{cfg.split}/accuracy"]
 
 
+def _paths(ckpt: object) -> list[str]:
+    paths = ckpt if isinstance(ckpt, list) else [ckpt]
+    if not paths or not all(isinstance(path, str) and path for path in paths):
+        raise ValueError("ckpt=PATH is missing: name a checkpoint, such as ckpt=outputs/.../checkpoints/best.ckpt")
+    return paths
+
+
 def offer_checkpoint_data() -> None:
     """Makes the checkpoint's own data the default choice of the data group, so that data.variation=... changes it."""
     from imgclf.checkpoint import data_config
 
-    path = next((word.partition("=")[2] for word in reversed(sys.argv[1:]) if word.startswith("ckpt=")), "")
+    given = [word for word in sys.argv[1:] if word.startswith("ckpt=")]
     try:
-        config = data_config(path.strip("'\"")) if path else {}
+        parsed = OverridesParser.create().parse_overrides(given)
+        config = data_config(_paths(parsed[-1].value())[0]) if given else {}
     except (ValueError, OSError):
         if not any(word.startswith(("data=", "images=")) for word in sys.argv[1:]):
             raise

@@ -1,7 +1,7 @@
 """A trained classifier, ready to be asked."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from imgclf import photo
+from imgclf import seed as seeding
 from imgclf.data.files import open_image, read_image
 from imgclf.metrics import decide
 from imgclf.models.classifier import Classifier
+from imgclf.transforms.augmentation import Augmentation
 
 IMAGES_AS = ("auto", "photo", "mnist")
 DIGITS = [str(digit) for digit in range(10)]
@@ -35,21 +37,32 @@ class Predictor:
     """Applies a checkpoint's preprocessing and network, in float32; the one path of evaluation and prediction.
 
     Args:
-        classifier: with its weights, on the device it shall run on.
+        classifier: with its weights, on the device it shall run on; or several, whose probabilities are averaged.
         image_shape: channels, height, width of the images it was trained on.
         batch_size: images a forward pass; by default as many as ``PIXELS`` allows, up to 1,000.
         dark_ink: it was trained on dark digits on light paper.
+
+    Attributes:
+        classifiers: one, or the members of an ensemble.
     """
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: Classifier | Sequence[Classifier],
         image_shape: tuple[int, int, int],
         batch_size: int | None = None,
         dark_ink: bool = False,
     ) -> None:
-        self.classifier, self.image_shape, self.dark_ink = classifier.eval(), image_shape, dark_ink
+        several = [classifier] if isinstance(classifier, Classifier) else classifier
+        self.classifiers, self.image_shape, self.dark_ink = [one.eval() for one in several], image_shape, dark_ink
+        self._views: int = 1
+        self._augmentation: Augmentation | None = None
         self.batch_size = batch_size or min(1000, max(1, PIXELS // math.prod(image_shape[1:])))
+
+    @property
+    def classifier(self) -> Classifier:
+        """The only one, or an ensemble's first."""
+        return self.classifiers[0]
 
     @property
     def class_names(self) -> list[str]:
@@ -57,8 +70,8 @@ class Predictor:
 
     @property
     def threshold(self) -> float:
-        """Of two classes: the probability from which the second is predicted."""
-        return float(self.classifier.threshold)
+        """Of two classes: the probability from which the second is predicted; of an ensemble the members' mean."""
+        return sum(float(one.threshold) for one in self.classifiers) / len(self.classifiers)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
@@ -68,8 +81,44 @@ class Predictor:
                 f"images of shape {tuple(images.shape[1:])}, but the checkpoint was trained on {self.image_shape} "
                 "(channels, height, width)"
             )
-        chunks = images.split(self.batch_size)
-        return torch.cat([self.classifier(chunk.to(self.classifier.device)).float().cpu() for chunk in chunks])
+        return torch.cat(
+            [self._answer(chunk.to(self.classifier.device)).cpu() for chunk in images.split(self.batch_size)]
+        )
+
+    def average_views(self, count: int, augmentation: Augmentation) -> None:
+        """Test-time augmentation: from now on probabilities are means over the image as it is and augmented views.
+
+        Args:
+            count: of views, the image itself included; 1 for that alone.
+            augmentation: draws count - 1 changes, from a constant seed, that every image undergoes.
+
+        Raises:
+            ValueError: no whole number from 1 up, or several views of an augmentation that changes nothing.
+        """
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"tta={count}: give the number of views, a whole number from 1 (none but the image) up")
+        self._views, self._augmentation = count, augmentation
+        blank = torch.zeros(1, 1, 8, 8)
+        if count > 1 and augmentation(blank, seeding.generator("views")) is blank:
+            raise ValueError(
+                f"tta={count} needs an augmentation to draw views from, such as augmentation.translate=0.04"
+            )
+
+    def _answer(self, images: Tensor) -> Tensor:
+        """float32 logits of a chunk; of means of probabilities their logarithm."""
+        views = [images, *(self._view(images, view) for view in range(1, self._views))]
+        logits = [one(view).float() for view in views for one in self.classifiers]
+        if len(logits) == 1:
+            return logits[0]
+        return torch.stack(logits).softmax(2).mean(0).clamp_min(1e-30).log()
+
+    def _view(self, images: Tensor, view: int) -> Tensor:
+        """As channels of one image all images get the same change, whatever the chunk they are in."""
+        images = images.float() / (1 if images.is_floating_point() else 255)
+        generator = seeding.generator("views", view, device=images.device)
+        as_one = images.reshape(1, -1, *images.shape[2:])
+        changed = self._augmentation(as_one, generator)
+        return images if changed is as_one else changed.view_as(images)
 
     @property
     def reads_digits(self) -> bool:
@@ -153,3 +202,23 @@ class Predictor:
             return read_image(image, self.image_shape), None
         digit = photo.read_digit(np.asarray(image.convert("RGB")))
         return (255 - digit.canvas if self.dark_ink else digit.canvas)[None], digit.fault
+
+
+def ensemble(members: Sequence[Predictor]) -> Predictor:
+    """One Predictor whose probabilities are the mean of its members'.
+
+    Raises:
+        ValueError: they differ in classes, in image shape, or in the ink they were trained on.
+    """
+    first = members[0]
+    for number, member in enumerate(members[1:], 2):
+        for what in ("class_names", "image_shape", "dark_ink"):
+            if getattr(member, what) != getattr(first, what):
+                raise ValueError(
+                    f"checkpoint {number} of the ensemble has {what.replace('_', ' ')} {getattr(member, what)}, the "
+                    f"first {getattr(first, what)}: average networks that answer the same question"
+                )
+    if len(members) == 1:
+        return first
+    classifiers = [one for member in members for one in member.classifiers]
+    return Predictor(classifiers, first.image_shape, first.batch_size, first.dark_ink)

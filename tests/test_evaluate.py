@@ -73,6 +73,26 @@ def test_several_variations_in_one_command(run, script, tmp_path):
     assert metrics(tmp_path / "sweep" / "1") == metrics(run)
 
 
+def test_an_ensemble_and_several_views(run, script, tmp_path):
+    best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    views = ("tta=3", "augmentation.translate=0.1")
+    result = script("evaluate.py", f"ckpt=[{best},{last}]", *views, "split=val", "hydra.run.dir=several")
+    assert result.code == 0, result.err
+    alone, together = metrics(run, "val"), metrics(tmp_path / "several", "val")
+    assert set(together) == set(alone)
+    assert together["val/loss"] != alone["val/loss"]
+    assert script("evaluate.py", f"ckpt=[{best},{last}]", "hydra.run.dir=same").code == 0
+    assert metrics(tmp_path / "same") == pytest.approx(metrics(run))  # one epoch: both are the same
+
+    other = torch.load(best, weights_only=True)
+    other["imgclf"]["data"]["split_seed"] = 7
+    torch.save(other, tmp_path / "other.ckpt")
+    both = f"ckpt=[{best},{tmp_path}/other.ckpt]"
+    assert "use split=test" in script("evaluate.py", both, "split=val").error
+    for wrong in ("[]", "{a: 1}", f"[{best},3]", "null"):
+        assert "name a checkpoint" in script("evaluate.py", f"ckpt={wrong}").error
+
+
 def test_predict_images(run, script, tmp_path):
     images = NoisyImages(base="digits", variation="rot").evaluated("test")[:5][0]
     folder = tmp_path / "pictures of digits"

@@ -6,7 +6,8 @@ from PIL import Image, ImageDraw
 from imgclf.data.digits import Digits
 from imgclf.models.classifier import Classifier
 from imgclf.models.cnn import CNN
-from imgclf.predict import Prediction, Predictor
+from imgclf.predict import Prediction, Predictor, ensemble
+from imgclf.transforms.augmentation import Augmentation
 
 
 @pytest.fixture
@@ -97,3 +98,51 @@ def test_what_is_no_photograph_of_a_digit_has_a_clear_answer(predictor, tmp_path
     for x in (60, 180):
         ImageDraw.Draw(two).ellipse((x, 50, x + 60, 150), outline="black", width=9)
     assert predictor.predict(two) == [Prediction(None, "several digits", None)]
+
+
+def test_an_ensemble_averages_probabilities(predictor, images):
+    other = Predictor(Classifier(CNN(channels=[3]), Digits.class_names, [0.1], [0.3]), (1, 28, 28))
+    both = ensemble([predictor, other])
+    mean = (predictor.probabilities(images) + other.probabilities(images)) / 2
+    torch.testing.assert_close(both.probabilities(images), mean)
+    assert [answer.predicted for answer in both.predict(images)] == mean.argmax(1).tolist()
+    assert ensemble([predictor]) is predictor
+
+
+def test_the_threshold_of_an_ensemble_is_the_mean():
+    members = [Predictor(Classifier(CNN(num_classes=1), ["a", "b"], threshold=t), (1, 28, 28)) for t in (0.2, 0.6)]
+    assert ensemble(members).threshold == pytest.approx(0.4)
+
+
+def test_networks_that_answer_different_questions_are_no_ensemble(predictor):
+    def other(names=Digits.class_names, shape=(1, 28, 28), **options):
+        return Predictor(Classifier(CNN(shape, len(names)), names), shape, **options)
+
+    for member, message in (
+        (other([str(i) for i in range(1, 11)]), "class names"),
+        (other(shape=(1, 30, 28)), r"image shape \(1, 30, 28\)"),
+        (other(dark_ink=True), "dark ink"),
+    ):
+        with pytest.raises(ValueError, match=f"checkpoint 2 of the ensemble has {message}"):
+            ensemble([predictor, member])
+
+
+def test_views_are_the_same_for_every_image_and_averaged(predictor, images):
+    plain = predictor.probabilities(images)
+    mean = (plain + predictor.probabilities(images.flip(-1))) / 2
+    predictor.average_views(2, Augmentation(flip=1.0))
+    torch.testing.assert_close(predictor.probabilities(images), mean)
+    predictor.average_views(4, Augmentation(degrees=20, translate=0.1, contrast=0.5, erase=0.5))
+    seen = predictor.probabilities(images)
+    assert not torch.allclose(seen, plain)
+    torch.testing.assert_close(predictor.probabilities(images[5:6]), seen[5:6])  # whatever the other images are
+    predictor.average_views(1, Augmentation())
+    assert torch.equal(predictor.probabilities(images), plain)
+
+
+def test_views_that_cannot_be_are_refused(predictor):
+    for count in (0, 2.5, None):
+        with pytest.raises(ValueError, match=f"tta={count}"):
+            predictor.average_views(count, Augmentation(flip=1.0))
+    with pytest.raises(ValueError, match="tta=3 needs an augmentation"):
+        predictor.average_views(3, Augmentation())

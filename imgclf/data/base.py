@@ -173,7 +173,10 @@ class ImageDataModule(pl.LightningDataModule):
         step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         key = (self.seed, self.trainer.current_epoch, step, self.trainer.global_rank)
         generator = seeding.generator("noise", *key, device=images.device)
-        return self.augment(images.float().div_(255), generator), labels
+        images = self.augment(images.float().div_(255), generator)
+        if self.augmentation:
+            return self.augmentation.mix(images, labels, len(self.class_names), generator)
+        return images, labels
 
     def _loader(self, images: Images, batches: Batches) -> DataLoader:
         # batch_size=None: the sampler's items are whole batches already.

@@ -132,7 +132,9 @@ class Classifier(pl.LightningModule):
         images, labels = batch
         logits = self(images).float()
         loss = F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.label_smoothing)
-        if self.class_weights is not None:
+        if labels.is_floating_point():  # of mixed images: accuracy is of what most of each is; the loss is not divided
+            labels = labels.argmax(1)  # by the weights' sum
+        elif self.class_weights is not None:
             loss = loss * self._share_of_weight(labels)
         # Kept on the device and looked at every few steps: asking every step would make a GPU wait.
         self._pending.append((self.global_step + 1, loss.detach(), logits.detach(), labels))

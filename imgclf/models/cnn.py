@@ -9,7 +9,7 @@ from imgclf.models.network import Network, check_widths
 
 
 class CNN(Network):
-    """Blocks of convolution, 2x2 max pooling and ReLU, then dropout and dense layers.
+    """Blocks of convolutions, 2x2 max pooling and ReLU, then dropout and dense layers.
 
     The defaults are the small MNIST projects' network: 3x3 convolutions of 32 and 64 filters, dropout 0.5.
 
@@ -17,6 +17,7 @@ class CNN(Network):
         image_shape: channels, height, width.
         num_classes: number of logits.
         channels: filters of each block.
+        depth: convolutions in each block; the pooling follows the first.
         kernel_size: side of the filters.
         padding: pixels around each convolution's input.
         hidden: widths of dense layers before the last one.
@@ -32,6 +33,7 @@ class CNN(Network):
         image_shape: Sequence[int] = (1, 28, 28),
         num_classes: int = 10,
         channels: Sequence[int] = (32, 64),
+        depth: int = 1,
         kernel_size: int = 3,
         padding: int = 0,
         hidden: Sequence[int] = (),
@@ -42,16 +44,24 @@ class CNN(Network):
         self.save_hyperparameters()
         check_widths("channels", channels)
         check_widths("hidden", hidden)
+        if not isinstance(depth, int) or depth < 1:
+            raise ValueError(f"model.depth={depth}: give a whole number from 1 up")
         before, height, width = image_shape
         blocks: list[nn.Module] = []
         for after in channels:
-            height, width = ((side + 2 * padding - kernel_size + 1) // 2 for side in (height, width))
-            if min(height, width) < 1:
-                raise ValueError(f"model.channels={list(channels)}: too many blocks for {tuple(image_shape)} images")
-            blocks.append(nn.Conv2d(before, after, kernel_size, padding=padding, bias=not batch_norm))
-            # Pooling first changes nothing (ReLU keeps order) and leaves a quarter of the values to the rest.
-            blocks += [nn.MaxPool2d(2), *([nn.BatchNorm2d(after)] if batch_norm else []), nn.ReLU(inplace=True)]
-            before = after
+            for place in range(depth):
+                height, width = (side + 2 * padding - kernel_size + 1 for side in (height, width))
+                blocks.append(nn.Conv2d(before, after, kernel_size, padding=padding, bias=not batch_norm))
+                if place == 0:
+                    # Pooling first changes nothing (ReLU keeps order) and leaves a quarter of the values to the rest.
+                    height, width = height // 2, width // 2
+                    blocks.append(nn.MaxPool2d(2))
+                if min(height, width) < 1:
+                    raise ValueError(
+                        f"model.channels={list(channels)}: too many blocks for {tuple(image_shape)} images"
+                    )
+                blocks += [*([nn.BatchNorm2d(after)] if batch_norm else []), nn.ReLU(inplace=True)]
+                before = after
         widths = [before * height * width, *hidden]
         dense = [
             layer for a, b in zip(widths, hidden, strict=False) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from imgclf.models.layers import Dropout
 from imgclf.models.network import Network, check_widths
@@ -12,19 +13,20 @@ from imgclf.models.network import Network, check_widths
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with batch normalisation beside a shortcut (He et al. 2016, "basic block")."""
 
-    def __init__(self, before: int, after: int, stride: int) -> None:
+    def __init__(self, before: int, after: int, stride: int, drop: float = 0.0) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(after)
         self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(after)
+        self.drop = StochasticDepth(drop, "row")
         self.shortcut = nn.Sequential()
         if stride != 1 or before != after:
             self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x), inplace=True)
+        return F.relu(self.drop(self.norm2(self.conv2(y))) + self.shortcut(x), inplace=True)
 
 
 class ResNet(Network):
@@ -37,6 +39,8 @@ class ResNet(Network):
         depth: residual blocks a stage.
         stem_stride: of the stem; 2 halves large images at once.
         dropout: before the last layer.
+        stochastic_depth: probability that the last block is left out for an image in training; it rises to that
+            linearly from the first block on (Huang et al. 2016).
     """
 
     def __init__(
@@ -47,10 +51,15 @@ class ResNet(Network):
         depth: int = 1,
         stem_stride: int = 1,
         dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         check_widths("widths", widths)
+        if not isinstance(stochastic_depth, int | float) or not 0 <= stochastic_depth < 1:
+            raise ValueError(
+                f"model.stochastic_depth={stochastic_depth}: give a probability from 0 up to, not including, 1"
+            )
         layers: list[nn.Module] = [
             nn.Conv2d(image_shape[0], widths[0], 3, stem_stride, padding=1, bias=False),
             nn.BatchNorm2d(widths[0]),
@@ -59,7 +68,8 @@ class ResNet(Network):
         before = widths[0]
         for stage, after in enumerate(widths):
             for block in range(depth):
-                layers.append(ResidualBlock(before, after, stride=2 if stage and not block else 1))
+                drop = stochastic_depth * (stage * depth + block + 1) / (len(widths) * depth)
+                layers.append(ResidualBlock(before, after, stride=2 if stage and not block else 1, drop=drop))
                 before = after
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), Dropout(dropout), nn.Linear(before, num_classes)]
         self.layers = nn.Sequential(*layers)

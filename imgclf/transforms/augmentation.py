@@ -10,10 +10,11 @@ from imgclf.transforms.geometry import rotation, warp
 
 ERASED_AREA = (0.02, 1 / 3)  # share of the image, as Zhong et al. 2020 have it
 ERASED_ASPECT = 3.3
+ELASTIC_POINTS = 5  # along each side, moved at random; bicubic in between
 
 
 class Augmentation:
-    """Random geometry, light and erasing; by default each is off, and images pass unchanged.
+    """Random geometry, light, erasing and mixing; by default each is off, and images pass unchanged.
 
     Geometry is one bilinear warp; around an image its outermost pixels are repeated. Values stay in [0, 1].
 
@@ -22,15 +23,18 @@ class Augmentation:
         translate: shift along each axis, uniform, as a fraction of the side: [-translate, translate].
         scale: zoom along each axis, log-uniform in [1 / (1 + scale), 1 + scale].
         shear: horizontal shear, uniform in [-shear, shear] (tangent of the angle).
+        elastic: smooth random displacement (Simard et al. 2003): its deviation as a fraction of the side.
         flip: probability of a horizontal flip.
         crop: least area of a random crop, as a share of the image, uniform in [crop, 1]; it is scaled to full size.
         thickness: strokes of light ink made thicker or thinner: share of a 3x3 maximum or minimum, in [-thickness,
             thickness].
         blur: deviation of a Gaussian blur, in pixels, uniform in [0, blur].
         brightness: added to all values of an image, uniform in [-brightness, brightness].
-        contrast: factor about the image's mean, log-uniform in [1 / (1 + contrast), 1 + contrast].
+        contrast: factor about each channel's mean, log-uniform in [1 / (1 + contrast), 1 + contrast].
         gamma: exponent of all values, log-uniform in [1 / (1 + gamma), 1 + gamma].
         erase: probability that a rectangle is painted over with one random value (Zhong et al. 2020).
+        mixup: probability that an image is blended with another, each with a uniform share (Zhang et al. 2018).
+        cutmix: probability that a rectangle, of a uniform share, is another image's (Yun et al. 2019).
 
     Raises:
         ValueError: a strength is negative or not a number, or a probability or share not in [0, 1].
@@ -42,6 +46,7 @@ class Augmentation:
         translate: float = 0.0,
         scale: float = 0.0,
         shear: float = 0.0,
+        elastic: float = 0.0,
         flip: float = 0.0,
         crop: float = 1.0,
         thickness: float = 0.0,
@@ -50,22 +55,30 @@ class Augmentation:
         contrast: float = 0.0,
         gamma: float = 0.0,
         erase: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
-        strengths = {"degrees": degrees, "translate": translate, "scale": scale, "shear": shear}
+        strengths = {"degrees": degrees, "translate": translate, "scale": scale, "shear": shear, "elastic": elastic}
         strengths |= {"blur": blur, "brightness": brightness, "contrast": contrast, "gamma": gamma}
         for name, value in strengths.items():
             if not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"augmentation.{name}={value}: give a number from 0 (off) up")
-        for name, value in {"flip": flip, "crop": crop, "thickness": thickness, "erase": erase}.items():
+        shares = {"flip": flip, "crop": crop, "thickness": thickness, "erase": erase, "mixup": mixup, "cutmix": cutmix}
+        for name, value in shares.items():
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ValueError(f"augmentation.{name}={value}: give a number between 0 and 1")
-        self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
+        if mixup + cutmix > 1:
+            raise ValueError(
+                f"augmentation.mixup={mixup} and cutmix={cutmix}: an image gets one of them, give at most 1 in sum"
+            )
+        self.degrees, self.translate, self.scale, self.shear, self.elastic = degrees, translate, scale, shear, elastic
         self.flip, self.crop, self.thickness, self.erase = flip, crop, thickness, erase
         self.blur, self.brightness, self.contrast, self.gamma = blur, brightness, contrast, gamma
+        self.mixup, self.cutmix = mixup, cutmix
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Float images (N, C, H, W) in [0, 1] in, the same shape out; ``generator`` lives on the images' device."""
-        if self.degrees or self.translate or self.scale or self.shear or self.crop < 1:
+        if self.degrees or self.translate or self.scale or self.shear or self.elastic or self.crop < 1:
             images = self._warp(images, generator)
         elif self.flip:
             flipped = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < self.flip
@@ -78,6 +91,33 @@ class Augmentation:
             images = self._light(images, generator)
         return self._erase(images, generator) if self.erase else images
 
+    def mix(self, images: Tensor, labels: Tensor, classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Mixup or CutMix of a batch with itself, after everything else.
+
+        Args:
+            images: float (N, C, H, W).
+            labels: int64 (N,).
+            classes: how many there are.
+            generator: on the images' device.
+
+        Returns:
+            The images, and labels as float (N, classes) whose rows sum to 1; both unchanged if neither is on.
+        """
+        if not (self.mixup or self.cutmix):
+            return images, labels
+        count, _, height, width = images.shape
+        draw = torch.rand(4, count, 1, 1, 1, generator=generator, device=images.device)
+        partner = torch.randperm(count, generator=generator, device=images.device)
+        inside = torch.ones(count, 1, height, width, dtype=torch.bool, device=images.device)
+        for axis, length, place in ((-2, height, draw[2]), (-1, width, draw[3])):
+            # The rectangle has the image's aspect and is cut off at its borders, as in the paper.
+            position = (torch.arange(length, device=images.device) + 0.5).view(-1, 1 if axis == -2 else length) / length
+            inside = inside & ((position - place).abs() < draw[1].sqrt() / 2)
+        share = torch.where(draw[0] < self.mixup, draw[1], inside.to(images.dtype))
+        share = share * (draw[0] < self.mixup + self.cutmix)
+        own = F.one_hot(labels, classes).to(images.dtype)
+        return images.lerp(images[partner], share), own.lerp(own[partner], share.mean((1, 2, 3))[:, None])
+
     def _warp(self, images: Tensor, generator: torch.Generator) -> Tensor:
         draw = torch.rand(10, len(images), generator=generator, device=images.device) * 2 - 1
         zoom = torch.exp(draw[:2] * math.log1p(self.scale))
@@ -88,7 +128,12 @@ class Augmentation:
         matrices[:, :, :2] *= side[:, None, None]
         matrices[:, :, 2] = draw[4:6].T * 2 * self.translate + draw[7:9].T * (1 - side)[:, None]
         matrices[:, :, 0] *= torch.where((draw[9] + 1) / 2 < self.flip, -1.0, 1.0)[:, None]
-        return warp(images, matrices, outside="border")
+        field = None
+        if self.elastic:
+            size = (len(images), 2, ELASTIC_POINTS, ELASTIC_POINTS)
+            points = torch.randn(size, generator=generator, device=images.device) * 2 * self.elastic
+            field = F.interpolate(points, images.shape[-2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+        return warp(images, matrices, outside="border", displacement=field)
 
     def _pen(self, images: Tensor, generator: torch.Generator) -> Tensor:
         amount = (torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) * 2 - 1) * self.thickness
@@ -112,7 +157,7 @@ class Augmentation:
         draw = torch.rand(3, len(images), 1, 1, 1, generator=generator, device=images.device) * 2 - 1
         if self.gamma:
             images = images.clamp_min(1e-4) ** torch.exp(draw[0] * math.log1p(self.gamma))
-        mean = images.mean((1, 2, 3), keepdim=True)
+        mean = images.mean((2, 3), keepdim=True)
         factor = torch.exp(draw[1] * math.log1p(self.contrast))
         return ((images - mean) * factor + mean + draw[2] * self.brightness).clamp(0, 1)
 

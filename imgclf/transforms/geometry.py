@@ -5,13 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def warp(images: Tensor, matrices: Tensor, outside: str = "zeros") -> Tensor:
+def warp(images: Tensor, matrices: Tensor, outside: str = "zeros", displacement: Tensor | None = None) -> Tensor:
     """Warps every image by its own matrix, bilinearly.
 
     Args:
         images: float (N, C, H, W).
         matrices: float (N, 2, 3), output to input coordinates (x, y, 1); both run from -1 to 1, centre (0, 0).
         outside: what lies around an image: "zeros" (black), or "border", its outermost pixels repeated.
+        displacement: float (N, H, W, 2), added to the input coordinates (x, y) of every pixel.
     """
     height, width = images.shape[-2:]
     y, x = (
@@ -21,7 +22,10 @@ def warp(images: Tensor, matrices: Tensor, outside: str = "zeros") -> Tensor:
     grid = [
         (m[:, 0, None] * x)[:, None, :] + (m[:, 1, None] * y + m[:, 2, None])[:, :, None] for m in matrices.unbind(1)
     ]
-    return F.grid_sample(images, torch.stack(grid, -1), mode="bilinear", padding_mode=outside, align_corners=False)
+    places = torch.stack(grid, -1)
+    if displacement is not None:
+        places += displacement
+    return F.grid_sample(images, places, mode="bilinear", padding_mode=outside, align_corners=False)
 
 
 def rotation(angles: Tensor) -> Tensor:

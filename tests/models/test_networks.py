@@ -9,7 +9,7 @@ from imgclf.checkpoint import config_of, networks
 from imgclf.models.cnn import CNN
 from imgclf.models.layers import Dropout
 from imgclf.models.mlp import MLP
-from imgclf.models.resnet import ResNet
+from imgclf.models.resnet import ResidualBlock, ResNet
 from tests.conftest import PROJECT, options
 
 
@@ -85,3 +85,31 @@ def test_dropout_passes_the_gradient_of_what_it_kept():
     y = Dropout(0.5)(x)
     y.sum().backward()
     assert torch.equal(x.grad, y.detach())
+
+
+def test_a_deeper_cnn_has_more_convolutions_a_block_at_the_same_sizes():
+    network = CNN(channels=[4, 6], depth=3, padding=1, batch_norm=True)
+    convolutions = [layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert [(layer.in_channels, layer.out_channels) for layer in convolutions] == [
+        *((1, 4), (4, 4), (4, 4)),
+        *((4, 6), (6, 6), (6, 6)),
+    ]
+    assert network.layers[-1].in_features == 6 * 7 * 7
+    with pytest.raises(ValueError, match=r"model\.channels.*too many blocks"):
+        CNN(channels=[4, 4, 4], depth=2)
+    with pytest.raises(ValueError, match=r"model\.depth=0"):
+        CNN(depth=0)
+
+
+def test_stochastic_depth_leaves_blocks_out_per_image_in_training_only():
+    network = ResNet(widths=[4, 4], depth=2, stochastic_depth=0.5)
+    blocks = [module for module in network.modules() if isinstance(module, ResidualBlock)]
+    assert [block.drop.p for block in blocks] == [0.125, 0.25, 0.375, 0.5]
+    last = blocks[-1].train()
+    torch.nn.init.ones_(last.norm2.bias)  # so that the branch is never 0
+    images = torch.rand(200, 4, 6, 6)
+    left_out = (last(images) == images).flatten(1).all(1)
+    assert 60 < int(left_out.sum()) < 140
+    assert not (last.eval()(images) == images).flatten(1).all(1).any()
+    with pytest.raises(ValueError, match=r"model\.stochastic_depth=1"):
+        ResNet(stochastic_depth=1.0)

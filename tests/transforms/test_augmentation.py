@@ -13,8 +13,8 @@ def test_zero_strength_is_the_identity():
 
 
 OPTIONS = (
-    *(("degrees", 15), ("translate", 0.2), ("scale", 0.2), ("shear", 0.2), ("crop", 0.4), ("blur", 2.0)),
-    *(("brightness", 0.4), ("contrast", 0.5), ("gamma", 0.5), ("erase", 1.0)),
+    *(("degrees", 15), ("translate", 0.2), ("scale", 0.2), ("shear", 0.2), ("elastic", 0.05), ("crop", 0.4)),
+    *(("blur", 2.0), ("brightness", 0.4), ("contrast", 0.5), ("gamma", 0.5), ("erase", 1.0)),
 )
 
 
@@ -121,8 +121,45 @@ def test_erasing_paints_one_rectangle_of_the_published_size():
         assert 0.015 < len(rows) * len(columns) / 3600 < 0.36
 
 
+def test_elastic_displaces_by_its_deviation_and_smoothly():
+    place = (torch.arange(60.0) + 0.5) / 60
+    images = torch.stack([place.expand(60, 60), place.expand(60, 60).T])[None].repeat(300, 1, 1, 1)  # x and y
+    moved = (Augmentation(elastic=0.02)(images, seeding.generator("test", 0)) - images)[:, :, 5:-5, 5:-5]
+    assert 0.012 < float(moved.std()) < 0.02  # as stated at the points, less between them
+    assert abs(float(moved.mean())) < 0.001
+    neighbours = torch.corrcoef(torch.stack([moved[..., 1:].flatten(), moved[..., :-1].flatten()]))[0, 1]
+    opposite = torch.corrcoef(torch.stack([moved[..., 0].flatten(), moved[..., -1].flatten()]))[0, 1]
+    assert neighbours > 0.98
+    assert abs(opposite) < 0.1
+
+
+@pytest.mark.parametrize("option", ["mixup", "cutmix"])
+def test_mixing_gives_every_label_the_share_its_image_has(option):
+    labels = torch.arange(400) % 4
+    images = (labels / 4).view(-1, 1, 1, 1).repeat(1, 2, 9, 7)
+    mixed, shares = Augmentation(**{option: 0.5}).mix(images, labels, 4, seeding.generator("test", 0))
+    torch.testing.assert_close(shares.sum(1), torch.ones(400))
+    torch.testing.assert_close((shares * torch.arange(4) / 4).sum(1), mixed.mean((1, 2, 3)))
+    changed = (shares.amax(1) < 1).sum()
+    assert 100 < int(changed) < 200  # of half of them a quarter meets its own class
+    own = shares.gather(1, labels[:, None])[:, 0]
+    assert own.min() < 0.1
+    if option == "cutmix":
+        assert (mixed * 4 == (mixed * 4).round()).all()  # nothing is blended
+        assert torch.equal(mixed[:, 0], mixed[:, 1])
+    else:
+        assert mixed.flatten(1).std(1).max() < 1e-6
+
+
+def test_mixing_is_off_by_default_and_one_of_two():
+    images, labels = torch.rand(4, 1, 5, 5), torch.arange(4)
+    assert Augmentation(flip=1.0).mix(images, labels, 4, seeding.generator("test", 0)) == (images, labels)
+    with pytest.raises(ValueError, match=r"augmentation\.mixup=0\.6 and cutmix=0\.5"):
+        Augmentation(mixup=0.6, cutmix=0.5)
+
+
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf, "abc"])
 def test_strengths_out_of_range_are_refused(value):
-    for option in ("degrees", "blur", "gamma", "flip", "crop", "erase"):
+    for option in ("degrees", "elastic", "blur", "gamma", "flip", "crop", "erase", "mixup", "cutmix"):
         with pytest.raises(ValueError, match=rf"augmentation\.{option}"):
             Augmentation(**{option: value})
