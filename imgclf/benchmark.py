@@ -1,0 +1,363 @@
+"""How fast this machine trains and evaluates, against loops written by hand: python -m imgclf.benchmark [full]."""
+
+import csv
+import json
+import os
+import platform
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from rich import get_console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+
+from imgclf import cli
+from imgclf.checkpoint import networks
+from imgclf.data.torchvision_sets import TorchvisionImages
+from imgclf.device import choose_device, choose_precision, keep_freed_memory
+from imgclf.evaluation import evaluate
+from imgclf.models.classifier import Classifier
+from imgclf.models.cnn import CNN
+from imgclf.models.mlp import MLP
+from imgclf.predict import Predictor
+from imgclf.run_folder import write
+from imgclf.transforms.backgrounds import Backgrounds, photographs
+from imgclf.transforms.variations import VARIATIONS, Variation
+
+USAGE = """Measures training and evaluation here, in ratios to loops written by hand on the same network, batch,
+precision and threads, in alternation; prints tables and writes them as JSON.
+
+    python -m imgclf.benchmark [quick|full] [to=benchmark.json]
+
+  quick                  a few minutes on 2 cores: speed, phases of a step, variations, start, growth with the data
+  full                   more rounds, and seconds to 98.93% and 99% on MNIST's test images with experiment=mnist_fast;
+                         MNIST has to be in data_dir (IMGCLF_DATA_DIR, or ./data)
+  to=FILE                a new file for the figures; none by default
+
+Only ratios within one run compare: nothing else should run on the machine meanwhile.
+"""
+PROJECT = Path(__file__).parent.parent
+RECIPES = ("mnist_cnn", "fashion_mlp")
+IMAGES = 30_000  # of the training part that is made up; speed does not depend on what they show
+
+
+def main(arguments: list[str]) -> None:
+    """Takes the command line's arguments; see ``USAGE``."""
+    if arguments in (["--help"], ["-h"]):
+        print(USAGE, end="")
+        return
+    words = [word for word in arguments if not word.startswith("to=")]
+    target = next((Path(word.removeprefix("to=")) for word in arguments if word.startswith("to=")), None)
+    if len(words) > 1 or not set(words) <= {"quick", "full"}:
+        raise ValueError(f"{' '.join(words)}: python -m imgclf.benchmark takes quick or full, and to=FILE.json")
+    if target and target.exists():
+        raise FileExistsError(f"to={target} exists: name a new file")
+    figures = benchmark(full=words == ["full"])
+    if target:
+        write(target, json.dumps(figures, indent=2) + "\n")
+        print(f"figures are in {target}")
+
+
+def benchmark(full: bool = False) -> dict[str, Any]:
+    """All figures, printed as they come; the keys are the tables' titles, the values their rows."""
+    keep_freed_memory()
+    device, rounds = choose_device("auto"), 5 if full else 3
+    figures: dict[str, Any] = {
+        "machine": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+    }
+    get_console().print(figures["machine"])
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        write_images(place / "data", IMAGES)
+        figures["start"] = _table("Seconds from the shell", _start(place))
+        for title, measure in (
+            ("Training", lambda: _training(place, device, rounds)),
+            ("Evaluation", lambda: _evaluation(place, device, rounds)),
+            ("Phases of a training step, share of the time", lambda: _phases(place, device)),
+            ("Variations", lambda: _variations(device)),
+            ("Growth with the data", lambda: _growth(place)),
+        ):
+            figures[title.partition(",")[0].lower()] = _table(title, measure())
+        if full:
+            figures["time to accuracy"] = _table("MNIST, experiment=mnist_fast", _time_to_accuracy(place))
+    return figures
+
+
+def write_images(folder: Path, count: int) -> None:
+    """MNIST's and Fashion-MNIST's files in ``folder`` with random images: ``count`` to train, a sixth to test."""
+    random = np.random.default_rng(0)
+    for stem, size in (("train", count), ("t10k", count // 6)):
+        images, labels = (
+            random.integers(0, 256, (size, 28, 28), np.uint8),
+            random.integers(0, 10, size).astype(np.uint8),
+        )
+        for data in ("MNIST", "FashionMNIST"):
+            raw = folder / data / "raw"
+            raw.mkdir(parents=True, exist_ok=True)
+            for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+                header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+                (raw / f"{stem}-{kind}-ubyte").write_bytes(header + array.tobytes())
+
+
+def train(place: Path, *options: str, data_dir: Path | None = None) -> dict[str, Any]:
+    """Runs train.py in a process of its own, with epochs enough for its speed to settle.
+
+    Returns:
+        Its resolved configuration, its metrics, metrics.csv as rows, the process's seconds, and its peak memory in MiB.
+
+    Raises:
+        OSError: it failed; the message holds what it said.
+    """
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        words = [sys.executable, str(PROJECT / "train.py"), *options, f"hydra.run.dir={folder}/run"]
+        if data_dir:
+            words.append(f"data_dir={data_dir}")
+        log, start = Path(folder) / "log", time.perf_counter()
+        with log.open("w") as said:
+            process = subprocess.Popen(words, stdout=said, stderr=said)
+            _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        if status:
+            raise OSError(f"{' '.join(words)} failed: {log.read_text().strip()}")
+        run = Path(folder) / "run"
+        with (run / "metrics.csv").open() as file:
+            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        return {
+            "config": OmegaConf.to_container(OmegaConf.load(run / "config.yaml")),
+            "metrics": json.loads((run / "metrics.json").read_text()),
+            "rows": rows,
+            "seconds": seconds,
+            "memory": usage.ru_maxrss / 1024,
+        }
+
+
+class ByHand:
+    """A recipe's training loop without any framework: the data on the device, one indexing operation a batch.
+
+    Args:
+        config: the recipe's, as ``train`` returns it.
+        device: what to train on.
+        variation: of noisy data.
+    """
+
+    PHASES = ("data", "variation", "forward", "backward", "optimizer")
+
+    def __init__(self, config: dict[str, Any], device: torch.device, variation: Variation | None = None) -> None:
+        own = ("label_smoothing", "threshold", "normalize", "channels_last")
+        model = {name: value for name, value in config["model"].items() if name not in own}
+        network = instantiate(
+            model, image_shape=[1, 28, 28], num_classes=10, _convert_="all", _execution_whitelist_=networks()
+        )
+        self.network = network.to(device, memory_format=torch.channels_last)
+        factory = instantiate(config["optimizer"], _convert_="all", _execution_whitelist_=("torch.optim.*",))
+        self.optimizer = factory(network.parameters())
+        self.mixed = choose_precision(config["trainer"]["precision"], device) == "bf16-mixed"
+        self.batch_size, self.device, self.variation = config["data"]["batch_size"], device, variation
+        self.images = torch.randint(0, 256, (IMAGES, 1, 28, 28), dtype=torch.uint8, device=device)
+        self.labels = torch.randint(0, 10, (IMAGES,), device=device)
+        self.generator = torch.Generator(device).manual_seed(0)
+
+    def epoch(self, watch: "Stopwatch | None" = None) -> float:
+        """Trains for an epoch; images a second."""
+        lap = watch.lap if watch else lambda phase: None
+        total, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        start = time.perf_counter()
+        for rows in torch.randperm(IMAGES, device=self.device).split(self.batch_size):
+            images, labels = self.images[rows].float().div_(255), self.labels[rows]
+            lap("data")
+            if self.variation:
+                images = self.variation(images, self.generator)
+            lap("variation")
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+                logits = self.network((images - 0.13) / 0.31)
+            loss = F.cross_entropy(logits.float(), labels)
+            lap("forward")
+            self.optimizer.zero_grad()
+            loss.backward()
+            lap("backward")
+            self.optimizer.step()
+            total, correct = total + loss.detach(), correct + (logits.argmax(1) == labels).sum()
+            lap("optimizer")
+        _ = float(total), float(correct)  # waits for the device
+        return IMAGES / (time.perf_counter() - start)
+
+
+class Stopwatch:
+    """Seconds by phase, the device's work included."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.device, self.last = device, time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).synchronize()
+        now = time.perf_counter()
+        self.seconds[phase] += now - self.last
+        self.last = now
+
+
+def _start(place: Path) -> list[dict[str, Any]]:
+    def seconds(*words: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *words], cwd=place, capture_output=True, check=False)
+        return time.perf_counter() - start
+
+    script = str(PROJECT / "train.py")
+    tiny = (script, "data=digits", "model=mlp", "trainer.max_epochs=1")
+    commands = {
+        "import torch": ("-c", "import torch"),
+        "import lightning.pytorch": ("-c", "import lightning.pytorch"),
+        "train.py --help": (script, "--help"),
+        "train.py with a misspelt option": (script, "trainer.max_epoch=1"),
+        "train.py, one epoch of an MLP on 1,797 digits": tiny,
+    }
+    return [{"what": name, "seconds": min(seconds(*words) for _ in range(2))} for name, words in commands.items()]
+
+
+def _training(place: Path, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    rows = []
+    for recipe in RECIPES:
+        ours, hand, memory = [], [], []
+        for _ in range(rounds):
+            run = train(
+                place, f"experiment={recipe}", "trainer.max_epochs=4", "evaluate_on=[val]", data_dir=place / "data"
+            )
+            loop = ByHand(run["config"], device)
+            loop.epoch()
+            hand.append(statistics.median(loop.epoch() for _ in range(3)))
+            ours.append(statistics.median(row["images_per_second"] for row in run["rows"][1:]))
+            memory.append(run["memory"])
+        rows.append(
+            {
+                "recipe": recipe,
+                "train.py, images/s": statistics.median(ours),
+                "by hand, images/s": statistics.median(hand),
+                "ratio": statistics.median(a / b for a, b in zip(ours, hand, strict=True)),
+                "peak MiB": statistics.median(memory),
+            }
+        )
+    return rows
+
+
+def _evaluation(place: Path, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    data, rows = TorchvisionImages("MNIST", str(place / "data")), []
+    images, labels = data.split("test")[:]
+    for name, network in (("cnn", CNN()), ("mlp", MLP())):
+        predictor = Predictor(Classifier(network, data.class_names).to(device), (1, 28, 28))
+        ours, hand = [], []
+        for _ in range(3 * rounds):
+            ours.append(_seconds(evaluate, predictor, data, "test"))
+            hand.append(_seconds(_evaluate_by_hand, network, images, labels, device))
+        speeds = [len(labels) / statistics.median(times) for times in (ours, hand)]
+        rows.append(
+            {
+                "network": name,
+                "evaluate, images/s": speeds[0],
+                "by hand, images/s": speeds[1],
+                "ratio": speeds[0] / speeds[1],
+            }
+        )
+    return rows
+
+
+@torch.inference_mode()
+def _evaluate_by_hand(network: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> float:
+    answers = [network(chunk.to(device).float().div_(255)).softmax(1).cpu() for chunk in images.split(1000)]
+    return float((torch.cat(answers).argmax(1) == labels).float().mean())
+
+
+def _phases(place: Path, device: torch.device) -> list[dict[str, Any]]:
+    noisy = ("experiment=noisy_mnist_cnn", "data.variation=rot-back-image", "trainer.max_epochs=3", "evaluate_on=[val]")
+    run = train(place, *noisy, data_dir=place / "data")
+    loop = ByHand(run["config"], device, Variation("rot-back-image", Backgrounds(photographs("train"))))
+    loop.epoch()
+    watch = Stopwatch(device)
+    loop.epoch(watch)
+    step = loop.batch_size / statistics.median(row["images_per_second"] for row in run["rows"][1:])
+    steps = -(-IMAGES // loop.batch_size)
+    seconds = {phase: watch.seconds[phase] / steps for phase in ByHand.PHASES}
+    seconds["framework"] = step - sum(seconds.values())
+    return [{"phase": phase, "ms": 1000 * value, "share of the step": value / step} for phase, value in seconds.items()]
+
+
+def _variations(device: torch.device) -> list[dict[str, Any]]:
+    generator, images = torch.Generator(device).manual_seed(0), torch.rand(256, 1, 28, 28, device=device)
+    rows = []
+    for name in VARIATIONS[1:]:
+        variation = Variation(name, Backgrounds(photographs("train")) if name.endswith("image") else None)
+        timer = Timer("variation(images, generator)", globals=locals(), num_threads=torch.get_num_threads())
+        rows.append({"variation": name, "images/s": len(images) / timer.blocked_autorange(min_run_time=0.3).median})
+    return rows
+
+
+def _growth(place: Path) -> list[dict[str, Any]]:
+    rows = []
+    for factor in (1, 2, 4, 8, 16):
+        write_images(place / "growing", factor * IMAGES // 2)
+        options = ("experiment=mnist_cnn", "trainer.max_epochs=3", "evaluate_on=[val]", "callbacks.dashboard=null")
+        run = train(place, *options, data_dir=place / "growing")
+        seconds = [after["seconds"] - before["seconds"] for before, after in pairwise(run["rows"])]
+        rows.append(
+            {
+                "training images": factor * IMAGES // 2 * 9 // 10,
+                "seconds an epoch": min(seconds),
+                "against the smallest, an image": 1.0,
+                "peak MiB": run["memory"],
+            }
+        )
+        first = rows[0]["seconds an epoch"] / rows[0]["training images"]
+        rows[-1]["against the smallest, an image"] = min(seconds) / rows[-1]["training images"] / first
+    return rows
+
+
+def _time_to_accuracy(place: Path) -> list[dict[str, Any]]:
+    rows = []
+    for seed in range(1, 6):
+        run = train(place, "experiment=mnist_fast", f"seed={seed}")
+        rows.append(
+            {
+                "seed": seed,
+                "test accuracy": run["metrics"]["test/accuracy"],
+                "training, s": run["metrics"]["train/seconds"],
+                "whole process, s": run["seconds"],
+            }
+        )
+    return rows
+
+
+def _seconds(call: Callable[..., object], *arguments: object) -> float:
+    start = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - start
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    table = Table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*(value if isinstance(value, str) else f"{value:,.4g}" for value in row.values()))
+    get_console().print(table)
+    return rows
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(sys.argv[1:]))
