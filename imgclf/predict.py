@@ -148,8 +148,12 @@ class Predictor:
     def _see(self, source: str | Path | Image.Image, images_as: str) -> tuple[np.ndarray, str | None]:
         if images_as == "mnist" or not self.reads_digits:
             return read_image(source, self.image_shape), None
-        image = open_image(source, 4 * photo.WORKING)
+        side = 4 * photo.WORKING
+        image = open_image(source, side)
         if images_as == "auto" and image.size == (photo.CANVAS, photo.CANVAS):
             return read_image(image, self.image_shape), None
-        digit = photo.read_digit(np.asarray(image.convert("RGB")))
+        colours = image.convert("RGB")
+        if (times := max(colours.size) // side) > 1:  # as JPEGs are decoded; what follows takes memory
+            colours = colours.reduce(times)
+        digit = photo.read_digit(np.asarray(colours))
         return (255 - digit.canvas if self.dark_ink else digit.canvas)[None], digit.fault

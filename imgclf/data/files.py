@@ -4,11 +4,12 @@ import glob
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-MAX_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs
+# At most: an image takes up to twelve bytes a pixel while it is read. Pillow warns of bombs from 89 million pixels on.
+MAX_PIXELS, MAX_BYTES = 2**26, 2**28
 
 
 def read_image(source: str | Path | Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -18,11 +19,13 @@ def read_image(source: str | Path | Image.Image, image_shape: tuple[int, int, in
     """
     channels, height, width = image_shape
     image = open_image(source, max(height, width))
-    image = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+    mode = "L" if channels == 1 else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.array(image).reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def open_image(source: str | Path | Image.Image, side: int) -> Image.Image:
+def open_image(source: str | Path | Image.Image, side: int, mode: str | None = None) -> Image.Image:
     """An image file, or a PIL image, decoded.
 
     Turned as its EXIF tag says, transparency over white, 16 bits to 8. The content tells the format, not the file's
@@ -31,19 +34,24 @@ def open_image(source: str | Path | Image.Image, side: int) -> Image.Image:
     Args:
         source: what to open.
         side: pixels that are wanted of the longer side at least; a larger JPEG need not be decoded at its full size.
+        mode: "L" if grey is all that is wanted of a JPEG.
 
     Raises:
-        OSError: missing, damaged, larger than ``MAX_PIXELS`` or of another format; the message starts with the path.
+        OSError: missing, damaged, larger than ``MAX_PIXELS`` or ``MAX_BYTES``, or none of ``FORMATS``; the message
+            starts with the path.
+        ValueError: a PIL image larger than ``MAX_PIXELS``.
     """
     if isinstance(source, Image.Image):
+        _refuse_bomb(source)
         return _upright(source)
     if not Path(source).is_file():
         raise FileNotFoundError(f"{printable(source)}: no such file, or a link that leads nowhere")
     try:
+        if (size := Path(source).stat().st_size) > MAX_BYTES:
+            raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}")
         with Image.open(source, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-            image.draft(None, (side,) * 2)
+            _refuse_bomb(image)
+            image.draft(mode, (side,) * 2)
             return _upright(image)
     except Exception as error:  # Pillow's decoders raise many things on damaged files
         reason = "no image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
@@ -71,12 +79,20 @@ def printable(name: str | Path) -> str:
     return str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
+def _refuse_bomb(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
+
+
 def _upright(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image.load()
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255; the sum is for rounding
+        image = image.convert("I").point(lambda value: value * (1 / 257) + 1e-4).convert("L")
+    if image.has_transparency_data:
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        paper = Image.new("RGB", image.size, "white")
+        paper.paste(image, mask=image)
+        image = paper
     return image
