@@ -20,6 +20,7 @@ from imgclf import __version__
 from imgclf.options import SPLITS
 
 PAPER = ("back-white", "back-lined", "back-squared")  # variations of dark ink
+FILES = "imgclf.data.folder.ImageFolder"  # data that are read as ``predict`` reads files
 KEY = "imgclf"  # where a checkpoint describes itself, beside Lightning's own keys
 
 
@@ -123,8 +124,9 @@ def load(path: str | Path, device: str | torch.device = "cpu"):
     except (KeyError, TypeError, RuntimeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"ckpt={path}: its description and its weights do not fit together ({reason})") from error
-    variation = str((card.get("data") or {}).get("variation"))
-    return Predictor(classifier.to(device), shape, dark_ink=variation.endswith(PAPER))
+    data = card.get("data") or {}
+    paper, files = str(data.get("variation")).endswith(PAPER), data.get("_target_") == FILES
+    return Predictor(classifier.to(device), shape, dark_ink=paper, scaled=files)
 
 
 def data_config(path: str | Path) -> dict[str, Any]:

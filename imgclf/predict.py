@@ -39,6 +39,7 @@ class Predictor:
         image_shape: channels, height, width of the images it was trained on.
         batch_size: images a forward pass; by default as many as ``PIXELS`` allows, up to 1,000.
         dark_ink: it was trained on dark digits on light paper.
+        scaled: it was trained on image files that were only scaled, so that "auto" does the same to others.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class Predictor:
         image_shape: tuple[int, int, int],
         batch_size: int | None = None,
         dark_ink: bool = False,
+        scaled: bool = False,
     ) -> None:
         self.classifier, self.image_shape, self.dark_ink = classifier.eval(), image_shape, dark_ink
+        self.scaled = scaled
         self.batch_size = batch_size or min(1000, max(1, PIXELS // math.prod(image_shape[1:])))
 
     @property
@@ -88,7 +91,7 @@ class Predictor:
                 shape the network was trained on; or a path or PIL image, or several, which are fitted to it.
             images_as: of paths and PIL images: "photo", a photograph of one digit, which is found in it and centred as
                 MNIST's are (``imgclf.photo``); "mnist", what the network was trained on, only scaled; "auto", the first
-                for a network of digits unless the image has MNIST's size already.
+                for a network of digits, unless it was trained on image files or the image has MNIST's size already.
 
         Raises:
             ValueError: another shape, values out of range, or photographs for a network of something else.
@@ -146,7 +149,7 @@ class Predictor:
         return torch.stack(arrays) if arrays else torch.empty(0, *self.image_shape, dtype=torch.uint8), faults
 
     def _see(self, source: str | Path | Image.Image, images_as: str) -> tuple[np.ndarray, str | None]:
-        if images_as == "mnist" or not self.reads_digits:
+        if images_as == "mnist" or not self.reads_digits or (images_as == "auto" and self.scaled):
             return read_image(source, self.image_shape), None
         side = 4 * photo.WORKING
         image = open_image(source, side)

@@ -149,9 +149,7 @@ class ImageDataModule(pl.LightningDataModule):
         The same on every machine; 0.1 s for MNIST.
         """
         if split not in self._fingerprints:
-            images = self.split(split)
-            parts = json.dumps(list(self.class_names)).encode(), images.targets.numpy().tobytes(), *images.digests()
-            self._fingerprints[split] = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
+            self._fingerprints[split] = self._hashed(self.split(split))
         return self._fingerprints[split]
 
     def fingerprints(self) -> dict[str, str]:
@@ -193,6 +191,10 @@ class ImageDataModule(pl.LightningDataModule):
         """A split in order, un-augmented; or the share of it that process ``rank`` of ``world`` gets."""
         images = self.evaluated(split)
         return self._loader(images, Batches(len(images), self.eval_batch_size, rank=rank, world=world))
+
+    def _hashed(self, images: Images) -> str:
+        parts = json.dumps(list(self.class_names)).encode(), images.targets.numpy().tobytes(), *images.digests()
+        return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
 
     def _place(self) -> tuple[int, int]:
         """This process's rank, and how many there are."""

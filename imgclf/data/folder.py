@@ -144,9 +144,9 @@ class ImageFolder(ImageDataModule):
         return {split: functools.partial(self._images, split) for split in SPLITS}
 
     def fingerprints(self) -> dict[str, str]:
-        if WHOLE in self.parts or "test" in self.parts:
-            self._splits.setdefault("test", self._images("test"))  # by the cache's notes; no image is looked at
-        return super().fingerprints()
+        if "test" not in self._fingerprints and {WHOLE, "test"} & self.parts.keys():
+            self._fingerprints["test"] = self._hashed(self._images("test"))  # by the cache's notes, not its images
+        return {**self._fingerprints, **super().fingerprints()}
 
     def names(self, split: str) -> list[str]:
         part, rows = self._members(split)
