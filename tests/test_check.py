@@ -89,6 +89,8 @@ def test_parts_that_are_published_are_not_held_against_a_set(check, tiny_data):
     result = check("data=chest_xray", f"data_dir={tiny_data}")
     assert (result.code, result.err) == (0, "")
     assert "(30 images) are in train or val too, by data.group_pattern (so its authors divided it)" in result.out
+    own = check("data=chest_xray", f"data.root={tiny_data}/chest_xray")
+    assert "(30 images) are in train or val too, by data.group_pattern: results would not be" in own.error
 
 
 @pytest.mark.parametrize("name", ["digits", "noisy_digits", "mnist", "emnist", "usps"])
