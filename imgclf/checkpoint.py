@@ -1,5 +1,6 @@
 """Self-contained checkpoints: written whole or not at all, read without executing anything of theirs."""
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -16,8 +17,10 @@ from hydra.utils import instantiate
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from imgclf import __version__
+from imgclf.options import SPLITS
 
 PAPER = ("back-white", "back-lined", "back-squared")  # variations of dark ink
+FILES = "imgclf.data.folder.ImageFolder"  # data that are read as ``predict`` reads files
 KEY = "imgclf"  # where a checkpoint describes itself, beside Lightning's own keys
 
 
@@ -58,6 +61,7 @@ def describe(classifier: Any, data: Any = None) -> dict[str, Any]:
         "class_names": list(classifier.class_names),
         "normalize": classifier.normalize,
         "data": config_of(data) if isinstance(data, ImageDataModule) else None,
+        "fingerprints": data.fingerprints() if isinstance(data, ImageDataModule) else {},
         "versions": {"imgclf": __version__, **{name: version(name) for name in ("torch", "lightning")}},
     }
 
@@ -120,8 +124,9 @@ def load(path: str | Path, device: str | torch.device = "cpu"):
     except (KeyError, TypeError, RuntimeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"ckpt={path}: its description and its weights do not fit together ({reason})") from error
-    variation = str((card.get("data") or {}).get("variation"))
-    return Predictor(classifier.to(device), shape, dark_ink=variation.endswith(PAPER))
+    data = card.get("data") or {}
+    paper, files = str(data.get("variation")).endswith(PAPER), data.get("_target_") == FILES
+    return Predictor(classifier.to(device), shape, dark_ink=paper, scaled=files)
 
 
 def data_config(path: str | Path) -> dict[str, Any]:
@@ -139,6 +144,20 @@ def data_config(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"ckpt={path}: refused: it names {target} as its data")
     known = _arguments(target)
     return {**config, **{name: f"${{{name}}}" for name in ON_THIS_MACHINE if name in known}}
+
+
+def changed_splits(path: str | Path, data: Any) -> list[str]:
+    """The splits of ``data`` whose images, labels or classes are others than when the checkpoint was trained.
+
+    Those that are not there, or that the checkpoint does not know, are not named.
+    """
+    known = read(path)[KEY].get("fingerprints")
+    changed = []
+    for split in SPLITS if isinstance(known, dict) else ():
+        with contextlib.suppress(FileNotFoundError):
+            if split in known and known[split] != data.fingerprint(split):
+                changed.append(split)
+    return changed
 
 
 def networks() -> tuple[str, ...]:

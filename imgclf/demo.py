@@ -168,6 +168,7 @@ def page(predictor: Predictor) -> gradio.Blocks:
 
 def _drawing(url: str | None) -> Image.Image | None:
     """What a canvas has for its content: a PNG file in base 64."""
+    # Its size is looked at before it is decoded: by open_image.
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])), formats=["PNG"]) if url else None
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from imgclf import figures
 from imgclf import seed as seeding
+from imgclf.checkpoint import changed_splits
 from imgclf.data.base import ImageDataModule
 from imgclf.data.files import find_images, printable
 from imgclf.data.images import Images
@@ -120,6 +121,16 @@ def evaluate(predictor: Predictor, data: ImageDataModule, split: str) -> Evaluat
     losses = F.cross_entropy(logits, images.targets, reduction="none")
     probabilities = logits.softmax(1)
     return Evaluation(split, images, images.targets, losses, probabilities, predictor.threshold, data.names(split))
+
+
+def warn_of_other_data(ckpt: str, data: ImageDataModule) -> None:
+    """A line if the data are no longer what the checkpoint was trained with (``changed_splits``)."""
+    if changed := changed_splits(ckpt, data):
+        log.warning(
+            "the %s images are others than when %s was trained: their metrics do not compare with its own",
+            " and ".join(changed),
+            ckpt,
+        )
 
 
 def check_split(split: str) -> None:

@@ -20,12 +20,17 @@ def check(config: Mapping[str, Any]) -> str:
         config: the run's composed configuration, plain types.
 
     Raises:
-        ValueError: the objective is not one of ``OBJECTIVES`` (test metrics never choose anything), ``evaluate_on``
-            names an unknown split, or a number is missing or out of range.
+        ValueError: the objective is not one of ``OBJECTIVES``, or a callback or the scheduler watches a test metric
+            (those never choose anything); ``evaluate_on`` names an unknown split, or a number is missing or out of
+            range.
     """
     objective, evaluate_on = config["objective"], config["evaluate_on"]
     if objective not in OBJECTIVES:
         raise ValueError(f"objective={objective}: choose one of {', '.join(OBJECTIVES)}")
+    watching = {"scheduler": config["scheduler"], **{f"callbacks.{k}": v for k, v in config["callbacks"].items() if v}}
+    for name, settings in watching.items():
+        if str(settings.get("monitor")).startswith("test"):
+            raise ValueError(f"{name}.monitor={settings['monitor']}: test metrics choose nothing; name one of val/")
     if not isinstance(evaluate_on, list) or not set(evaluate_on) <= set(SPLITS):
         raise ValueError(f"evaluate_on={evaluate_on}: list any of {', '.join(SPLITS)}, as in evaluate_on=[val,test]")
     for name, value, least in (

@@ -41,6 +41,7 @@ class Predictor:
         image_shape: channels, height, width of the images it was trained on.
         batch_size: images a forward pass; by default as many as ``PIXELS`` allows, up to 1,000.
         dark_ink: it was trained on dark digits on light paper.
+        scaled: it was trained on image files that were only scaled, so that "auto" does the same to others.
 
     Attributes:
         classifiers: one, or the members of an ensemble.
@@ -52,11 +53,13 @@ class Predictor:
         image_shape: tuple[int, int, int],
         batch_size: int | None = None,
         dark_ink: bool = False,
+        scaled: bool = False,
     ) -> None:
         several = [classifier] if isinstance(classifier, Classifier) else classifier
         self.classifiers, self.image_shape, self.dark_ink = [one.eval() for one in several], image_shape, dark_ink
         self._views: int = 1
         self._augmentation: Augmentation | None = None
+        self.scaled = scaled
         self.batch_size = batch_size or min(1000, max(1, PIXELS // math.prod(image_shape[1:])))
 
     @property
@@ -137,7 +140,7 @@ class Predictor:
                 shape the network was trained on; or a path or PIL image, or several, which are fitted to it.
             images_as: of paths and PIL images: "photo", a photograph of one digit, which is found in it and centred as
                 MNIST's are (``imgclf.photo``); "mnist", what the network was trained on, only scaled; "auto", the first
-                for a network of digits unless the image has MNIST's size already.
+                for a network of digits, unless it was trained on image files or the image has MNIST's size already.
 
         Raises:
             ValueError: another shape, values out of range, or photographs for a network of something else.
@@ -195,12 +198,16 @@ class Predictor:
         return torch.stack(arrays) if arrays else torch.empty(0, *self.image_shape, dtype=torch.uint8), faults
 
     def _see(self, source: str | Path | Image.Image, images_as: str) -> tuple[np.ndarray, str | None]:
-        if images_as == "mnist" or not self.reads_digits:
+        if images_as == "mnist" or not self.reads_digits or (images_as == "auto" and self.scaled):
             return read_image(source, self.image_shape), None
-        image = open_image(source, 4 * photo.WORKING)
+        side = 4 * photo.WORKING
+        image = open_image(source, side)
         if images_as == "auto" and image.size == (photo.CANVAS, photo.CANVAS):
             return read_image(image, self.image_shape), None
-        digit = photo.read_digit(np.asarray(image.convert("RGB")))
+        colours = image.convert("RGB")
+        if (times := max(colours.size) // side) > 1:  # as JPEGs are decoded; what follows takes memory
+            colours = colours.reduce(times)
+        digit = photo.read_digit(np.asarray(colours))
         return (255 - digit.canvas if self.dark_ink else digit.canvas)[None], digit.fault
 
 
@@ -212,7 +219,7 @@ def ensemble(members: Sequence[Predictor]) -> Predictor:
     """
     first = members[0]
     for number, member in enumerate(members[1:], 2):
-        for what in ("class_names", "image_shape", "dark_ink"):
+        for what in ("class_names", "image_shape", "dark_ink", "scaled"):
             if getattr(member, what) != getattr(first, what):
                 raise ValueError(
                     f"checkpoint {number} of the ensemble has {what.replace('_', ' ')} {getattr(member, what)}, the "
@@ -221,4 +228,4 @@ def ensemble(members: Sequence[Predictor]) -> Predictor:
     if len(members) == 1:
         return first
     classifiers = [one for member in members for one in member.classifiers]
-    return Predictor(classifiers, first.image_shape, first.batch_size, first.dark_ink)
+    return Predictor(classifiers, first.image_shape, first.batch_size, first.dark_ink, first.scaled)

@@ -16,7 +16,7 @@ from rich.table import Table
 from imgclf import figures
 from imgclf import seed as seeding
 from imgclf.callbacks import History
-from imgclf.checkpoint import load, read
+from imgclf.checkpoint import changed_splits, load, read
 from imgclf.data.base import ImageDataModule
 from imgclf.distributed import leave
 from imgclf.evaluation import evaluate, result_figures
@@ -81,6 +81,11 @@ def train(
     """
     if config["objective"] in BINARY_OBJECTIVES and len(data.class_names) != 2:
         raise ValueError(f"objective={config['objective']} needs data of two classes, not {len(data.class_names)}")
+    if folder.last.exists() and (changed := changed_splits(folder.last, data)):
+        raise ValueError(
+            f"{folder.path} cannot be resumed: the {', '.join(changed)} images are others than it was trained with; "
+            "bring them back, or use a new folder"
+        )
     history = next(callback for callback in trainer.callbacks if isinstance(callback, History))
     if trainer.is_global_zero:
         folder.metrics_file.unlink(missing_ok=True)  # of a shorter run that is being continued

@@ -11,6 +11,9 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from imgclf import load
+from imgclf.data.base import ImageDataModule
+from imgclf.demo import look
+from imgclf.export import TOLERANCE, export
 from imgclf.options import BINARY_METRICS, METRICS
 from tests.conftest import tiny_images
 
@@ -77,46 +80,100 @@ def test_a_binary_run_and_its_evaluation(train, script, tiny_data, tmp_path):
     assert {row["file"]: row["predicted"] for row in rows(tmp_path / "predicted")} == same
 
 
+def test_no_test_image_is_looked_at_before_the_network_and_its_threshold_are_chosen(train, tmp_path, monkeypatch):
+    recipe = (
+        *XRAY,
+        "model.threshold=validation",
+        "callbacks=early_stopping",
+        "trainer.max_epochs=3",
+        "data.balance=sampler",
+    )
+    assert train(*recipe, "hydra.run.dir=free").code == 0
+    split = ImageDataModule.split
+
+    def guarded(self, name):
+        assert name != "test"
+        return split(self, name)
+
+    monkeypatch.setattr(ImageDataModule, "split", guarded)
+    result = train(*recipe, "evaluate_on=[train,val]", "hydra.run.dir=guarded")
+    assert result.code == 0, result.err
+    free, kept = values(tmp_path / "free"), values(tmp_path / "guarded")
+    assert {name for name in free if not name.startswith("test/")} == set(kept)
+    assert all(free[name] == kept[name] for name in kept if name.startswith("val/") or "epoch" in name)
+    first, second = (
+        torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        for name in ("free", "guarded")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)  # the threshold among them
+    assert "AssertionError" in train(*recipe, "hydra.run.dir=not_guarded").error  # the guard works
+
+
 def test_classes_in_another_order_are_refused(train, script, tiny_data):
     assert train(*XRAY, "hydra.run.dir=run").code == 0
     arguments = ("ckpt=run/checkpoints/best.ckpt", f"data_dir={tiny_data}", "data.positive=NORMAL")
     assert "come in another order" in script("evaluate.py", *arguments).error
 
 
-def test_three_classes_of_mixed_formats_and_sizes(train, script, tmp_path):
-    images, labels = tiny_images(120, 3)
+@pytest.mark.parametrize("names", [("bottom", "middle", "top"), tuple("0123456789")], ids=["words", "digits"])
+def test_validation_images_the_page_predict_and_onnx_answer_alike(names, train, script, tmp_path):
+    """Of files of all formats and sizes: the same classes, and probabilities that differ by ``TOLERANCE`` at most."""
+    images, labels = tiny_images(120, len(names))
     kinds = (
         ("png", lambda image: Image.fromarray(image)),
         ("JPG", lambda image: Image.fromarray(image).resize((61, 61)).convert("RGB")),
         ("webp", lambda image: Image.fromarray(image).convert("RGBA")),
         ("bmp", lambda image: Image.fromarray(image).resize((40, 40))),
         ("tif", lambda image: Image.fromarray(image.astype(np.uint16) * 257)),
+        ("jpeg", lambda image: Image.fromarray(image).resize((200, 180))),  # is decoded at a smaller size
+        (
+            "PNG",
+            lambda image: Image.merge("LA", [Image.fromarray(image), Image.fromarray(255 - image)]).resize((70, 30)),
+        ),
     )
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         suffix, convert = kinds[i % len(kinds)]
-        file = tmp_path / "my pictures" / ("top", "middle", "bottom")[label] / f"{i:03}.{suffix}"
+        file = tmp_path / "my pictures" / names[label] / f"{i:03}.{suffix}"
         file.parent.mkdir(parents=True, exist_ok=True)
         convert(image).save(file)
     result = train(
         *("data=image_folder", "data.root=my pictures", "data.image_size=28", "data.channels=1", "model=mlp"),
-        *("trainer.max_epochs=12", "hydra.run.dir=run"),
+        *("trainer.max_epochs=12", "trainer.precision=32-true", "hydra.run.dir=run"),
     )
     assert result.code == 0, result.err
-    metrics = values(tmp_path / "run")
-    assert metrics["test/accuracy"] > 0.9
+    run, ckpt = tmp_path / "run", "ckpt=run/checkpoints/best.ckpt"
+    metrics = values(run)
+    assert metrics["test/accuracy"] > (0.7 if len(names) == 10 else 0.9)
     assert "test/auroc" not in metrics
+    with (run / "metrics.csv").open() as file:  # what was validated while it was trained
+        best = list(csv.DictReader(file))[metrics["best_epoch"] - 1]
+    for name in ("val/accuracy", "val/loss", "val/kappa"):
+        assert float(best[name]) == pytest.approx(metrics[name], abs=TOLERANCE)
+    assert script("evaluate.py", ckpt, "split=val", "hydra.run.dir=validated").code == 0
+    assert values(tmp_path / "validated")["val/accuracy"] == metrics["val/accuracy"]
+    answers = rows(tmp_path / "validated")
+    files = [row["file"] for row in answers]
+    assert {os.path.splitext(file)[1] for file in files} >= {".png", ".JPG", ".webp", ".bmp", ".tif"}
+    expected, probability = ([float(row[name]) for row in answers] for name in ("predicted", "probability"))
 
-    ckpt = "ckpt=run/checkpoints/best.ckpt"
-    result = script("evaluate.py", ckpt, "hydra.run.dir=evaluated")
-    assert result.code == 0, result.err
-    assert values(tmp_path / "evaluated")["test/accuracy"] == metrics["test/accuracy"]
-    assert len(rows(tmp_path / "evaluated")) == 24
+    def same(predicted, probabilities) -> None:
+        assert list(predicted) == expected
+        assert list(probabilities) == pytest.approx(probability, abs=TOLERANCE)
 
-    result = script("evaluate.py", ckpt, "images='my pictures'", "hydra.run.dir=predicted")
-    assert result.code == 0, result.err
-    answers = rows(tmp_path / "predicted")
-    assert len(answers) == 120
-    assert np.mean([row["class_name"] in row["file"] for row in answers]) > 0.9
+    assert script("evaluate.py", ckpt, "images='my pictures'", "hydra.run.dir=predicted").code == 0
+    told = {row["file"]: row for row in rows(tmp_path / "predicted")}
+    assert len(told) == 120
+    told = [next(row for name, row in told.items() if file.endswith(f"/{name}")) for file in files]
+    same((float(row["predicted"]) for row in told), (float(row["probability"]) for row in told))
+    predictor = load(run / "checkpoints" / "best.ckpt")
+    given = predictor.predict(files)
+    same((answer.predicted for answer in given), (answer.probability for answer in given))
+    shown = [look(predictor, file).probabilities for file in files]
+    same((names.index(max(p, key=p.get)) for p in shown), (max(p.values()) for p in shown))
+    export(run / "checkpoints" / "best.ckpt", tmp_path / "a.onnx")
+    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "a.onnx")
+    probabilities, predicted = session.run(None, {"images": predictor.tensor(files).numpy()})
+    same(predicted.tolist(), probabilities.max(1).tolist())
 
 
 def test_every_bad_file_is_named_before_training(train, tmp_path):

@@ -23,6 +23,13 @@ from tests.conftest import PROJECT, SMALL
         (["model=torchvision", "model.name=vgg11"], ["vgg11 does not take (1, 28, 28) images"]),
         (["objective=val/acuracy"], ["objective=val/acuracy", "val/accuracy", "val/kappa"]),
         (["objective=test/accuracy"], ["objective=test/accuracy", "val/accuracy"]),
+        (["-m", "seed=1,2", "objective=test/accuracy"], ["objective=test/accuracy", "val/accuracy"]),
+        (["scheduler.monitor=test/loss"], ["scheduler.monitor=test/loss: test metrics choose nothing"]),
+        (["callbacks.best_checkpoint.monitor=test/loss"], ["best_checkpoint.monitor=test/loss: test metrics choose"]),
+        (
+            ["callbacks=early_stopping", "callbacks.early_stopping.monitor=test/loss"],
+            ["callbacks.early_stopping.monitor=test/loss: test metrics choose nothing"],
+        ),
         (["objective=val/auroc"], ["objective=val/auroc needs data of two classes, not 10"]),
         (["model.threshold=2"], ["model.threshold=2", "between 0 and 1"]),
         (["model.normalize=batch"], ["model.normalize=batch", "dataset, image"]),

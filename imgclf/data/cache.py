@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -17,11 +18,11 @@ from rich.progress import track
 from torch import Tensor
 
 from imgclf.data.files import printable, read_image
-from imgclf.data.images import Images
+from imgclf.data.images import DIGEST, Images, digest
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what read_image makes of a file: a higher one makes every cache be built again
+VERSION = 2  # of what a cache holds: a higher one makes every cache be built again
 BLOCK = 256  # images decoded between two writes
 
 
@@ -29,7 +30,7 @@ class MappedImages(Images):
     """Images in an .npy file, uint8 (N, C, H, W), mapped into memory: only what a batch needs is read.
 
     Args:
-        path: the file.
+        path: the file, as ``decode`` made it.
         labels: int64 (N,).
         rows: int64 (M,), the rows that belong to this split; all by default.
     """
@@ -51,6 +52,10 @@ class MappedImages(Images):
             # What was read leaves this process (not the system's file cache): its memory stays flat over an epoch.
             self._map.madvise(mmap.MADV_DONTNEED)
         return batch
+
+    def digests(self) -> list[bytes]:
+        every = bytes.fromhex(_notes(self.path)["digests"])  # of a set larger than memory nothing else is read
+        return [every[row * DIGEST : (row + 1) * DIGEST] for row in self.rows.tolist()]
 
     def __reduce__(self):  # for workers that are not forked
         return MappedImages, (self.path, self.labels, self.rows)
@@ -89,7 +94,7 @@ def decode(
         with filelock.FileLock(folder / f".{prefix}.lock"):
             if (faults := _faults(cache, len(files), shape)) is None:
                 faults = _build(cache, files, names, shape)
-                for old in folder.glob(f"{prefix}-*"):
+                for old in folder.glob(f"*{prefix}-*"):  # also what a killed builder left unfinished
                     if old.stem != cache.stem:
                         old.unlink(missing_ok=True)
     except OSError as error:
@@ -105,13 +110,19 @@ def _faults(cache: Path, count: int, shape: tuple[int, int, int]) -> dict[str, s
     try:
         if np.load(cache, mmap_mode="r").shape != (count, *shape):
             return None
-        return json.loads(cache.with_suffix(".json").read_text())
+        return _notes(cache)["faults"]
     except (OSError, ValueError, EOFError):
         return None
 
 
+def _notes(cache: Path) -> dict[str, Any]:
+    """What was found out when the cache was built: "faults", name to fault, and "digests" of all images, in hex."""
+    return json.loads(cache.with_suffix(".json").read_text())
+
+
 def _build(cache: Path, files: Sequence[Path], names: Sequence[str], shape: tuple[int, int, int]) -> dict[str, str]:
     faults: dict[str, str] = {}
+    digests = []
 
     def read(row: int) -> np.ndarray:
         try:
@@ -129,9 +140,10 @@ def _build(cache: Path, files: Sequence[Path], names: Sequence[str], shape: tupl
             for start in track(blocks, f"decoding {len(files):,} images, once", transient=True):
                 for image in pool.map(read, range(start, min(start + BLOCK, len(files)))):
                     file.write(image.tobytes())
+                    digests.append(digest(np.ascontiguousarray(image)).hex())
             file.flush()
             os.fsync(file.fileno())
-        cache.with_suffix(".json").write_text(json.dumps(faults))
+        cache.with_suffix(".json").write_text(json.dumps({"faults": faults, "digests": "".join(digests)}))
         os.replace(unfinished, cache)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,6 +1,8 @@
 """Image files: finding them and reading them into the one form everything else works on."""
 
+import contextlib
 import glob
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,10 @@ from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-MAX_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs
+MAX_PIXELS, MAX_BYTES = 89_478_485, 2**28  # at most, of a file; Pillow begins to warn of bombs there
+MAX_DECODED = 50_000_000  # pixels at most; while an image is read it takes up to ten bytes a pixel
+_large = threading.Lock()  # larger ones than this are read one after another, whatever the number of threads
+LARGE = 2**24
 
 
 def read_image(source: str | Path | Image.Image, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -18,11 +23,13 @@ def read_image(source: str | Path | Image.Image, image_shape: tuple[int, int, in
     """
     channels, height, width = image_shape
     image = open_image(source, max(height, width))
-    image = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+    mode = "L" if channels == 1 else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
     return np.array(image).reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def open_image(source: str | Path | Image.Image, side: int) -> Image.Image:
+def open_image(source: str | Path | Image.Image, side: int, mode: str | None = None) -> Image.Image:
     """An image file, or a PIL image, decoded.
 
     Turned as its EXIF tag says, transparency over white, 16 bits to 8. The content tells the format, not the file's
@@ -31,20 +38,27 @@ def open_image(source: str | Path | Image.Image, side: int) -> Image.Image:
     Args:
         source: what to open.
         side: pixels that are wanted of the longer side at least; a larger JPEG need not be decoded at its full size.
+        mode: "L" if grey is all that is wanted of a JPEG.
 
     Raises:
-        OSError: missing, damaged, larger than ``MAX_PIXELS`` or of another format; the message starts with the path.
+        OSError: missing, damaged, none of ``FORMATS``, or larger than ``MAX_BYTES``, ``MAX_PIXELS`` or, once decoded,
+            ``MAX_DECODED``; the message starts with the path.
+        ValueError: a PIL image larger than ``MAX_DECODED``.
     """
     if isinstance(source, Image.Image):
-        return _upright(source)
+        _refuse_bomb(source, MAX_DECODED)
+        return _upright(source.copy())
     if not Path(source).is_file():
         raise FileNotFoundError(f"{printable(source)}: no such file, or a link that leads nowhere")
     try:
+        if (size := Path(source).stat().st_size) > MAX_BYTES:
+            raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}")
         with Image.open(source, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-            image.draft(None, (side,) * 2)
-            return _upright(image)
+            _refuse_bomb(image, MAX_PIXELS)
+            image.draft(mode, (side,) * 2)
+            _refuse_bomb(image, MAX_DECODED)
+            with _large if image.width * image.height > LARGE else contextlib.nullcontext():
+                return _upright(image)
     except Exception as error:  # Pillow's decoders raise many things on damaged files
         reason = "no image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
         raise OSError(f"{printable(source)}: not a readable image ({reason or type(error).__name__})") from error
@@ -71,12 +85,20 @@ def printable(name: str | Path) -> str:
     return str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
+def _refuse_bomb(image: Image.Image, most: int) -> None:
+    if image.width * image.height > most:
+        raise ValueError(f"{image.width}x{image.height} pixels, more than {most:,}: make it smaller")
+
+
 def _upright(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image.load()
+    ImageOps.exif_transpose(image, in_place=True)  # every copy of a large image counts
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255; the sum is for rounding
+        image = image if image.mode == "I" else image.convert("I")
+        image = image.point(lambda value: value * (1 / 257) + 1e-4).convert("L")
+    if image.has_transparency_data:
+        image = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
+        paper = Image.new(image.mode.removesuffix("A"), image.size, "white")
+        paper.paste(image if image.mode == "RGBA" else image.getchannel("L"), mask=image.getchannel("A"))
+        image = paper
     return image

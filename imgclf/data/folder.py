@@ -18,6 +18,7 @@ from imgclf.data.splits import hold_out
 
 log = logging.getLogger(__name__)
 
+GROUP = "group "  # how the names of patients begin, not those of files that stand alone
 WHOLE = "whole"  # the one part of a folder that is not divided into train and test
 
 
@@ -83,6 +84,7 @@ class ImageFolder(ImageDataModule):
         self.shape = (channels, image_size, image_size)
         self.positive, self.skip_bad = positive, skip_bad
         self.val_folder, self.test_fraction = val_folder, test_fraction
+        self.faults: dict[str, str] = {}  # of the files that could not be read, so far
         self._decoded: dict[str, tuple[Path, Tensor]] = {}
 
     @functools.cached_property
@@ -135,14 +137,25 @@ class ImageFolder(ImageDataModule):
 
     def prepare_data(self) -> None:
         for part in self.parts:  # all of them, so that a bad file among the test images is no surprise in the end
-            self._rows(part)
+            self._decode(part)
+        self._refuse_bad()
 
     def divide(self) -> dict[str, Callable[[], Images]]:
         return {split: functools.partial(self._images, split) for split in SPLITS}
 
+    def fingerprints(self) -> dict[str, str]:
+        if "test" not in self._fingerprints and {WHOLE, "test"} & self.parts.keys():
+            self._fingerprints["test"] = self._hashed(self._images("test"))  # by the cache's notes, not its images
+        return {**self._fingerprints, **super().fingerprints()}
+
     def names(self, split: str) -> list[str]:
         part, rows = self._members(split)
         return [str(self.parts[part][row][0]) for row in rows.tolist()]
+
+    def groups(self, split: str) -> list[str | None]:
+        part, rows = self._members(split)
+        names = self._groups(part) or ["alone"] * len(self.parts[part])
+        return [names[row].removeprefix(GROUP) if names[row].startswith(GROUP) else None for row in rows.tolist()]
 
     def _images(self, split: str) -> Images:
         part, rows = self._members(split)
@@ -191,27 +204,35 @@ class ImageFolder(ImageDataModule):
         if alone := found.count(None):
             log.warning("data.group_pattern: %d of %d files do not match and stand alone", alone, len(found))
         return [
-            f"alone {path}" if match is None else f"group {match[1] if match.re.groups else match[0]}"
+            f"alone {path}" if match is None else f"{GROUP}{match[1] if match.re.groups else match[0]}"
             for match, path in zip(found, paths, strict=True)
         ]
 
     def _rows(self, part: str) -> tuple[Path, Tensor]:
         """The decoded images of a part, and the rows of those that could be read."""
+        self._decode(part)
+        self._refuse_bad()
+        return self._decoded[part]
+
+    def _decode(self, part: str) -> None:
         if part not in self._decoded:
             files = [file for file, *_ in self.parts[part]]
             names = [str(file.relative_to(self.folder)) for file in files]
             cache, faults = decode(files, names, self.shape, self.cache_dir, f"{self.folder.resolve()} {part}")
-            if faults and not self.skip_bad:
-                raise ValueError(
-                    f"{len(faults)} of {len(files)} images cannot be read: "
-                    f"{'; '.join(f'{printable(name)} ({fault})' for name, fault in faults.items())}: "
-                    "repair or remove them, or leave them out with data.skip_bad=true"
-                )
-            if faults:
+            self.faults |= faults
+            if faults and self.skip_bad:
                 log.warning("left out %d of %d %s images that cannot be read", len(faults), len(files), part)
             good = [row for row, name in enumerate(names) if name not in faults]
             self._decoded[part] = cache, torch.tensor(good)
-        return self._decoded[part]
+
+    def _refuse_bad(self) -> None:
+        if self.faults and not self.skip_bad:
+            files = sum(len(self.parts[part]) for part in self._decoded)
+            raise ValueError(
+                f"{len(self.faults)} of {files} images cannot be read: "
+                f"{'; '.join(f'{printable(name)} ({fault})' for name, fault in self.faults.items())}: "
+                "repair or remove them, or leave them out with data.skip_bad=true"
+            )
 
 
 def _images(part: Path) -> list[tuple[Path, Path, str]]:

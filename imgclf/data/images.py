@@ -1,12 +1,16 @@
 """Images in memory and the order they are read in."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from imgclf import seed as seeding
+
+DIGEST = 16  # bytes
 
 
 class Images(Dataset):
@@ -34,6 +38,11 @@ class Images(Dataset):
         """int64 (M,): the labels of this split."""
         return self.labels[self.rows]
 
+    def digests(self) -> list[bytes]:
+        """A hash of each image of this split: the same pixels, the same hash."""
+        images = self.images.contiguous().numpy()
+        return [digest(images[row]) for row in self.rows.tolist()]
+
     def examples(self, count: int = 50) -> tuple[Tensor, Tensor]:
         """``count`` images, or nearly, with their labels: as many of each class, class by class, always the same."""
         order = torch.randperm(len(self), generator=seeding.generator("examples"))
@@ -41,6 +50,11 @@ class Images(Dataset):
         classes = labels.unique()
         each = -(-count // len(classes))
         return self[torch.cat([order[labels == label][:each] for label in classes])[:count]]
+
+
+def digest(image: np.ndarray) -> bytes:
+    """16 bytes that stand for the pixels of an image, uint8 and contiguous."""
+    return hashlib.blake2b(image, digest_size=DIGEST).digest()
 
 
 class Batches(Sampler[Tensor]):

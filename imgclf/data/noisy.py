@@ -106,11 +106,11 @@ class NoisyImages(ImageDataModule):
     def _parts(self, part: int) -> Images:
         """Disjoint, fixed parts of the official training images: 10,000, 2,000 and 40,000."""
         if not hasattr(self, "_official"):
-            self._official = self.load("train")
+            self._official = self.official("train")
         images, labels = self._official
         order = torch.randperm(len(labels), generator=seeding.generator("larochelle"))
         return Images(images, labels, order[:52_000].split([10_000, 2_000, 40_000])[part])
 
     def _large_test(self) -> Images:
-        ours, official = self._parts(2), self.load("test")
+        ours, official = self._parts(2), self.official("test")
         return Images(torch.cat([ours[:][0], official[0]]), torch.cat([ours.targets, official[1]]))

@@ -1,14 +1,38 @@
 """MNIST and the data sets that torchvision reads like it."""
 
+import hashlib
+import logging
+import math
+import struct
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from imgclf.data.base import ImageDataModule
 from imgclf.data.images import fit_in_box
 
+log = logging.getLogger(__name__)
+
 SETS = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST", "USPS")
+FETCH = "delete it and run again to fetch it, or copy a good one there"
+KINDS = {8: "u1", 12: ">i4"}  # of numbers in idx files
+# SHA-256 of the published files. torchvision knows those of the archives they come in, and looks when it downloads.
+PUBLISHED = {
+    "MNIST": {
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+    "FashionMNIST": {
+        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+}
 
 
 class TorchvisionImages(ImageDataModule):
@@ -75,24 +99,35 @@ class TorchvisionImages(ImageDataModule):
                     f"{', '.join(file.name for file in missing)} into {missing[0].parent}, or set IMGCLF_DATA_DIR "
                     "(or data_dir=) to where they are; data=noisy_digits runs offline"
                 ) from error
+        for name, expected in PUBLISHED.get(self.dataset, {}).items():
+            file = self.data_dir / self.dataset / "raw" / name
+            (count, *_), official = idx_header(file)[1], 60_000 if name.startswith("train") else 10_000
+            if count != official:  # somebody's own, such as a small part for tests
+                log.warning("%s: not the %s that was published, %d of %d", file, self.dataset, count, official)
+                continue
+            with file.open("rb") as content:
+                if hashlib.file_digest(content, "sha256").hexdigest() != expected:
+                    raise ValueError(f"{file}: damaged, not the file as it was published; {FETCH}")
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
-        try:
-            source = self._open(split)
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # torchvision fails in many ways on bytes that are not what it expects
-            raise ValueError(self._fault(split, error)) from error
-        images, labels = torch.as_tensor(source.data)[:, None], torch.as_tensor(source.targets).long()
+        where = ", ".join(map(str, self.files(split)))
+        if self.dataset == "USPS":
+            try:
+                source = self._open(split)
+            except Exception as error:  # torchvision fails in many ways on bytes that are not what it expects
+                raise ValueError(f"{where}: damaged ({' '.join(str(error).split())}); {FETCH}") from error
+            images, labels = fit_in_box(torch.from_numpy(source.data)[:, None]), torch.tensor(source.targets)
+        else:
+            images, labels = map(read_idx, self.files(split))
+            if images.ndim != 3 or images.dtype != torch.uint8 or labels.ndim != (2 if self.dataset == "QMNIST" else 1):
+                raise ValueError(f"{where}: damaged, not images and labels; {FETCH}")
+            images, labels = images[:, None], labels.long()
         if self.dataset == "QMNIST":
             labels = labels[:, 0]  # the other columns say who wrote it
         elif self.dataset == "EMNIST":
             images = images.transpose(2, 3)  # stored lying on their side
             if self.emnist_split == "letters":
                 labels = labels - 1  # counted from 1
-        elif self.dataset == "USPS":
-            images = fit_in_box(images)
-        where = ", ".join(map(str, self.files(split)))
         if len(images) != len(labels):
             raise ValueError(f"{where}: {len(images)} images but {len(labels)} labels; delete them to fetch them again")
         count = len(self.class_names)
@@ -107,20 +142,24 @@ class TorchvisionImages(ImageDataModule):
         source = getattr(torchvision.datasets, self.dataset)
         return source(self.data_dir, train=split == "train", download=download, **options)
 
-    def _fault(self, split: str, error: Exception) -> str:
-        """Which file is damaged and how."""
-        from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
-        files = self.files(split)
-        if self.dataset != "USPS":
-            for file in files:
-                try:
-                    read_sn3_pascalvincent_tensor(str(file))
-                except Exception as fault:
-                    files, error = [file], fault
-                    break
-        reason = " ".join(str(error).split()) or "wrong magic number or size"
-        return (
-            f"{', '.join(map(str, files))}: damaged or not an idx file ({reason}); delete it and run again to "
-            "fetch it, or copy a good one there"
-        )
+def read_idx(file: Path) -> Tensor:
+    """The numbers of an idx file; it is not read unless it is as long as its header says, whatever that is."""
+    kind, shape = idx_header(file)
+    numbers = np.fromfile(file, kind, offset=4 + 4 * len(shape)).reshape(shape)
+    return torch.from_numpy(numbers.astype(kind.newbyteorder("="), copy=False))
+
+
+def idx_header(file: Path) -> tuple[np.dtype, tuple[int, ...]]:
+    """What an idx file holds; raises ValueError if it is none, or longer or shorter than that."""
+    with file.open("rb") as content:
+        magic = content.read(4)
+        known = len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in KINDS and 1 <= magic[3] <= 3
+        sizes = content.read(4 * magic[3]) if known else b""
+    if not known or len(sizes) < 4 * magic[3]:
+        raise ValueError(f"{file}: damaged or not an idx file; {FETCH}")
+    kind, shape = np.dtype(KINDS[magic[2]]), struct.unpack(f">{magic[3]}I", sizes)
+    size, wanted = file.stat().st_size, 4 + len(sizes) + kind.itemsize * math.prod(shape)
+    if size != wanted or 0 in shape:
+        raise ValueError(f"{file}: damaged, {size:,} bytes, but {shape} of them take {wanted:,}; {FETCH}")
+    return kind, shape

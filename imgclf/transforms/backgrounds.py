@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+
+from imgclf.data.files import SUFFIXES, open_image
 
 # Photographs and micrographs that ship inside scikit-image's wheel (its data folder; licences listed there).
 # Every fourth is kept for evaluation, so that no validation or test background was ever trained on.
@@ -82,7 +83,7 @@ def photographs(split: str, folder: str | None = None) -> list[np.ndarray]:
     else:
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"data.backgrounds={folder}: no such folder")
-        files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in Image.registered_extensions())
+        files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
         if len(files) < 2:
             raise ValueError(
                 f"data.backgrounds={folder}: {len(files)} images there; training and evaluation need one each"
@@ -93,11 +94,9 @@ def photographs(split: str, folder: str | None = None) -> list[np.ndarray]:
 
 def _read(file: Path) -> np.ndarray:
     try:
-        with Image.open(file) as image:
-            image.draft("L", (LONGEST_SIDE, LONGEST_SIDE))
-            grey = image.convert("L")
+        grey = open_image(file, LONGEST_SIDE, "L").convert("L")
     except OSError as error:
-        raise ValueError(f"{file}: not a readable image ({error})") from error
+        raise ValueError(str(error)) from error
     grey.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     if min(grey.size) < 28:
         raise ValueError(f"{file}: {grey.width}x{grey.height} pixels; a background needs at least 28x28")

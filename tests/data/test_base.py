@@ -1,10 +1,19 @@
+import zlib
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from imgclf import seed as seeding
+from imgclf.checkpoint import data_modules
 from imgclf.data.base import ImageDataModule
 from imgclf.data.digits import Digits
+from imgclf.data.folder import ImageFolder
 from imgclf.data.images import Batches, Images, fit_in_box
+from imgclf.data.noisy import NoisyImages
+from imgclf.data.torchvision_sets import TorchvisionImages
+from imgclf.options import SPLITS
 
 
 class Counted(ImageDataModule):
@@ -72,6 +81,55 @@ def test_splits_are_disjoint_stratified_and_fixed(split_seed, val_fraction):
     assert numbers(Counted(split_seed=split_seed + 10).split("val")) != numbers(Counted().split("val"))
 
 
+def numbered(self, split):
+    """As many images as MNIST has, no two alike."""
+    count, first = (60_000, 0) if split == "train" else (10_000, 60_000)
+    numbers = torch.arange(first, first + count)
+    pixels = torch.stack([numbers // 256**2, numbers // 256 % 256, numbers % 256, numbers * 0], 1)
+    return pixels.to(torch.uint8).view(-1, 1, 2, 2), numbers % 10
+
+
+MODULES = {
+    "digits": (Digits, {}),
+    "torchvision": (TorchvisionImages, {}),
+    "noisy digits": (NoisyImages, {"base": "digits"}),
+    "noisy": (NoisyImages, {"variation": "back-rand"}),
+    "larochelle": (NoisyImages, {"variation": "rot", "protocol": "larochelle"}),
+    "folder": (ImageFolder, {"root": "whole"}),
+    "folder with groups": (ImageFolder, {"root": "whole", "group_pattern": r"p\d+"}),
+    "folder of parts": (ImageFolder, {"root": "parts"}),
+    "folder of parts, val joined": (ImageFolder, {"root": "parts", "val_folder": False, "group_pattern": r"p\d+"}),
+}
+
+
+def test_every_data_module_is_among_those_that_are_looked_at():
+    known = {f"{kind.__module__}.{kind.__qualname__}" for kind, _ in MODULES.values()}
+    assert known == {name for name in data_modules() if name.startswith("imgclf.data.")}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_image_is_in_two_splits_whatever_the_seeds(name, tmp_path, monkeypatch):
+    kind, options = MODULES[name]
+    if kind is ImageFolder:
+        for part in ("whole", "parts/train", "parts/val", "parts/test"):
+            for i in range(40):
+                file = tmp_path / part / "ab"[i % 2] / f"p{i // 4}_{i}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                pixels = np.random.default_rng(zlib.crc32(str(file).encode())).integers(0, 256, (4, 4), dtype=np.uint8)
+                Image.fromarray(pixels).save(file)
+        options = {**options, "data_dir": str(tmp_path), "cache_dir": str(tmp_path / "cache"), "image_size": 4}
+    for source in (TorchvisionImages, NoisyImages) if options.get("base") != "digits" else ():
+        monkeypatch.setattr(source, "load", numbered)
+    tests = set()
+    for seed, split_seed, val_fraction in ((0, 0, 0.1), (1, 0, 0.3), (0, 1, 0.3), (2, 7, 0.5)):
+        data = kind(**options, seed=seed, split_seed=split_seed, val_fraction=val_fraction, batch_size=2)
+        parts = [set(data.split(split).digests()) for split in SPLITS]
+        assert all(parts)
+        assert len(set.union(*parts)) == sum(map(len, parts)) == sum(len(data.split(split)) for split in SPLITS)
+        tests.add(frozenset(parts[2]))
+    assert len(tests) == 1  # the test images are the same for all
+
+
 def test_setup_for_fit_reads_training_data_once_and_never_the_test_part():
     data = Counted(batch_size=10)
     data.setup("fit")
@@ -118,6 +176,25 @@ def test_workers_change_nothing(workers):
 def test_arguments_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Counted(**options)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 2, 0]), r"labels outside 0\.\.1"),
+        (torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, -1, 0]), r"labels outside 0\.\.1"),
+        (torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 1]), "4 images but 3 labels"),
+        (torch.zeros(0, 1, 2, 2, dtype=torch.uint8), torch.tensor([], dtype=torch.int64), "0 images but 0 labels"),
+        (torch.zeros(4, 1, 2, 2), torch.tensor([0, 1, 1, 0]), "images must be uint8"),
+        (torch.zeros(4, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 1, 0]), "images must be uint8"),
+        (torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0.0, 1, 1, 0]), "labels int64"),
+    ],
+)
+def test_images_and_labels_that_do_not_fit_together_are_refused(images, labels, message, monkeypatch):
+    monkeypatch.setattr(Counted, "load", lambda self, split: (images, labels))
+    for split in ("train", "test"):
+        with pytest.raises(ValueError, match=f"the {split} part of the data: .*{message}"):
+            Counted().split(split)
 
 
 def test_impossible_sizes_are_refused():

@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import pickle
 import resource
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from imgclf.data import cache
 from imgclf.data.cache import MappedImages, decode
+from imgclf.data.images import Images
 
 SHAPE = (1, 8, 8)
 
@@ -108,6 +110,46 @@ def test_two_processes_may_build_it_at_the_same_time(files, tmp_path):
         paths = pool.starmap(build, [(files, tmp_path)] * 8)
     assert len({path for path, _ in paths}) == 1
     assert values(paths[0][0]) == [0, 10, 20, 30, 40]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_killed_builder_leaves_nothing_that_confuses_the_next(changed, files, tmp_path, monkeypatch):
+    context, read = multiprocessing.get_context("fork"), cache.read_image
+    started = context.Event()
+
+    def stuck(file, shape):
+        if file.name == "3.png":
+            started.set()
+            time.sleep(60)
+        return read(file, shape)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "read_image", stuck)
+        patch.setattr(cache, "BLOCK", 2)  # so that some of it is written
+        first = context.Process(target=build, args=(files, tmp_path))
+        first.start()
+        assert started.wait(30)
+    waiting = context.Process(target=build, args=(files, tmp_path))
+    waiting.start()
+    if changed:  # nobody is left who would build what the first one began
+        waiting.kill()
+        waiting.join()
+        Image.new("L", (8, 8), 99).save(files[0])
+    first.kill()
+    first.join()
+    waiting.join()
+    assert waiting.exitcode == (-9 if changed else 0)
+    assert values(build(files, tmp_path)[0]) == [99 if changed else 0, 10, 20, 30, 40]
+    left = sorted(path.suffix for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock")
+    assert left == [".json", ".npy"]
+
+
+def test_digests_are_those_of_the_images(files, tmp_path):
+    Image.new("L", (8, 8), 10).save(files[4])
+    path, _ = build(files, tmp_path)
+    images = MappedImages(path, torch.arange(5), torch.tensor([4, 2, 1]))
+    assert images.digests() == Images(images.images, images.labels, images.rows).digests()
+    assert images.digests()[0] == images.digests()[2] != images.digests()[1]
 
 
 def test_batches_are_copies_and_a_worker_maps_the_file_itself(files, tmp_path):

@@ -172,9 +172,10 @@ def test_bad_files_stop_it_or_are_left_out(tmp_path, caplog):
     (root / "dog" / "07.png").write_bytes(b"")
     (root / "dog" / "08.png").write_bytes((root / "dog" / "09.png").read_bytes()[:45])
     (root / "dog" / "notes.txt").write_text("is left alone")
-    with pytest.raises(ValueError, match="3 of 40 images cannot be read") as error:
+    (root.parent / "test" / "dog" / "01.png").write_text("no picture")
+    with pytest.raises(ValueError, match="4 of 48 images cannot be read") as error:
         folder(root.parent, tmp_path).prepare_data()
-    for part in ("cat/03.png (", "dog/07.png (", "dog/08.png (", "data.skip_bad=true"):
+    for part in ("test/dog/01.png (", "train/cat/03.png (", "dog/07.png (", "dog/08.png (", "data.skip_bad=true"):
         assert part in str(error.value)
     data = folder(root.parent, tmp_path, skip_bad=True)
     data.prepare_data()

@@ -1,8 +1,10 @@
+import hashlib
+
 import numpy as np
 import pytest
 import torch
 
-from imgclf.data.torchvision_sets import SETS, TorchvisionImages
+from imgclf.data.torchvision_sets import PUBLISHED, SETS, TorchvisionImages
 from tests.conftest import REAL_DATA, needs_real_data, tiny_images, write_idx
 
 
@@ -48,7 +50,20 @@ def test_missing_files_say_cause_files_place_and_what_runs_offline(tmp_path, mon
         assert part in message
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "wrong magic", "header only", "too long"])
+DAMAGES = (
+    "truncated",
+    "empty",
+    "wrong magic",
+    "header only",
+    "half a header",
+    "too long",
+    "huge",
+    "no images",
+    "floats",
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_files_are_named(damage, tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     for stem in ("train", "t10k"):
@@ -63,11 +78,16 @@ def test_damaged_files_are_named(damage, tmp_path):
             "empty": b"",
             "wrong magic": b"\xff\xd8\xff\xe0" + good[4:],
             "header only": good[:16],
+            "half a header": good[:10],
+            "huge": good[:4] + bytes([255] * 12) + good[16:],  # 2**96 bytes
+            "no images": good[:4] + bytes(12),
+            "floats": good[:2] + b"\x0d" + good[3:],
             "too long": good + bytes(100),
         }[damage]
     )
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte: damaged"):
-        TorchvisionImages("MNIST", tmp_path).load("train")
+    for read in (lambda data: data.load("train"), lambda data: data.prepare_data()):
+        with pytest.raises(ValueError, match=r"train-images-idx3-ubyte: damaged.*delete it and run again to fetch it"):
+            read(TorchvisionImages("MNIST", tmp_path))
 
 
 def test_labels_that_do_not_fit_are_refused(tmp_path):
@@ -83,6 +103,30 @@ def test_labels_that_do_not_fit_are_refused(tmp_path):
         data.load("test")
 
 
+@pytest.mark.parametrize("kind", ["images", "labels"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_file_that_is_not_as_it_was_published_is_named(kind, split, tmp_path, caplog):
+    data = TorchvisionImages("FashionMNIST", tmp_path)
+    for part, count in (("train", 60_000), ("test", 10_000)):
+        for file, shape in zip(data.files(part), ((count, 1, 1), (count,)), strict=True):
+            write_idx(file, np.zeros(shape, np.uint8))
+    wrong = data.files(split)[kind == "labels"]
+    right = [file for part in ("train", "test") for file in data.files(part) if file != wrong]
+    known = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (*right, wrong)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PUBLISHED, "FashionMNIST", known)
+        data.prepare_data()
+        content = bytearray(wrong.read_bytes())
+        content[-1] ^= 1
+        wrong.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{wrong.name}: damaged, not the file as it was published; delete it"):
+            data.prepare_data()
+        assert caplog.text == ""
+        write_idx(wrong, np.zeros((99,) if kind == "labels" else (99, 1, 1), np.uint8))
+        data.prepare_data()  # small sets of one's own may be read in its place
+        assert f"{wrong}: not the FashionMNIST that was published, 99 of" in caplog.text
+
+
 def test_unknown_data_set_lists_the_known():
     with pytest.raises(ValueError, match="MNIST, FashionMNIST"):
         TorchvisionImages("CIFAR10")
@@ -91,6 +135,7 @@ def test_unknown_data_set_lists_the_known():
 @needs_real_data
 def test_the_real_mnist():
     data = TorchvisionImages("MNIST", REAL_DATA)
+    data.prepare_data()
     assert {split: len(data.split(split)) for split in ("train", "val", "test")} == {
         "train": 54_000,
         "val": 6_000,
