@@ -49,7 +49,8 @@ def main(cfg: DictConfig) -> float | None:
         data = instantiate(cfg.data, _convert_="all")
         data.prepare_data()
         if not any(word.startswith(("data=", "data.")) for word in HydraConfig.get().overrides.task):
-            evaluation.warn_of_other_data(cfg.ckpt, data)  # than the checkpoint's, which nobody asked for
+            for path in paths:
+                evaluation.warn_of_other_data(path, data)  # than the checkpoint's, which nobody asked for
         folder.describe(OmegaConf.to_container(cfg, resolve=True), str(device))
         metrics = evaluation.report(folder, evaluation.evaluate(predictor, data, cfg.split), predictor)
         return metrics[f"{cfg.split}/accuracy"]
