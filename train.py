@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> float | None:
     import lightning.pytorch as pl  # seconds, which a wrong option need not wait for
 
     from imgclf import training
-    from imgclf.callbacks import History, Termination
+    from imgclf.callbacks import History, Interruption
     from imgclf.checkpoint import AtomicCheckpointIO
     from imgclf.device import choose_device, choose_precision, keep_freed_memory
     from imgclf.models.classifier import Classifier, num_logits
@@ -90,7 +90,7 @@ def main(cfg: DictConfig) -> float | None:
             cfg.trainer,
             **training.layout(config),
             precision=precision,
-            callbacks=[history, Termination(), *callbacks],
+            callbacks=[history, *callbacks, Interruption(folder.last)],
             logger=[instantiate(options, save_dir=str(folder.path)) for options in cfg.logger.values() if options],
             plugins=[AtomicCheckpointIO()],
             default_root_dir=str(folder.path),

@@ -26,14 +26,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         try:
+            path.parent.mkdir(exist_ok=True)  # not a run folder that was removed
             with unfinished.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
+        except (OSError, RuntimeError) as error:  # torch's own, of a write that failed
+            reason = next((e.strerror for e in (error, error.__context__) if isinstance(e, OSError)), error)
+            raise OSError(f"{path} cannot be written: {reason}") from error
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -57,6 +60,7 @@ def describe(classifier: Any, data: Any = None) -> dict[str, Any]:
         "network": config_of(classifier.network),
         "class_names": list(classifier.class_names),
         "normalize": classifier.normalize,
+        "optimizer": getattr(classifier.optimizer, "func", classifier.optimizer).__name__,
         "data": config_of(data) if isinstance(data, ImageDataModule) else None,
         "versions": {"imgclf": __version__, **{name: version(name) for name in ("torch", "lightning")}},
     }

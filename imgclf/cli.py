@@ -5,6 +5,7 @@ import difflib
 import functools
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,20 +91,24 @@ def run(main: Callable[[], object]) -> None:
     distributed.end_with_parent()
     tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand exceptions over instead of printing them itself
+    before = signal.signal(signal.SIGTERM, distributed.terminate)
     try:
         main()
         if _failures:
             raise _failures.pop()
     except KeyboardInterrupt as stop:
+        word, code = ("terminated", 143) if isinstance(stop, distributed.Terminated) else ("interrupted", 130)
         if not distributed.started_by_us():
-            print(": ".join(filter(None, ["interrupted", str(stop)])), file=sys.stderr)
-        sys.exit(130)
+            print(": ".join(filter(None, [word, str(stop)])), file=sys.stderr)
+        sys.exit(code)
     except Exception as error:
         if tracebacks:
             raise
         if isinstance(error, distributed.Quiet):
             sys.exit(error.code)
         sys.exit(distributed.report(f"error: {one_line(error)}"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def one_line(error: Exception) -> str:
