@@ -3,30 +3,37 @@
 import contextlib
 import csv
 import importlib
-import io
-import json
+import multiprocessing
 import os
+import random
+import runpy
 import signal
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import write_xrays
+from tests.conftest import PROJECT, write_xrays
 from tests.test_train import TIMES, metrics
 
-# Two classes (scores are collected), a schedule by steps, noise, dropout: whatever a checkpoint might forget. A log entry
-# every four steps, of the fourteen of an epoch: one is open wherever the run stops.
-DIGITS = (
-    *("data=noisy_digits", "data.variation=rot-back-rand", "model=mlp", "model.hidden=[16]", "model.dropout=0.2"),
-    *("scheduler=onecycle", "augmentation=affine", "data.batch_size=96", "trainer.log_every_n_steps=4"),
-    *("data.eval_batch_size=50", "trainer.max_epochs=3", "callbacks.dashboard.every_n_epochs=1"),
+# Noise, dropout, augmentation and a schedule by steps: whatever a checkpoint might forget. Nine steps an epoch; every
+# fourth logs, so that an entry is open wherever the run stops; four batches of validation.
+RECIPE = (
+    *("data=noisy_mnist", "data.variation=rot-back-rand", "model=mlp", "model.hidden=[16]", "model.dropout=0.2"),
+    *("augmentation=affine", "data.batch_size=20", "data.eval_batch_size=5", "trainer.log_every_n_steps=4"),
+    *("trainer.max_epochs=3", "callbacks.dashboard.every_n_epochs=3"),
 )
-XRAYS = (
-    *("data=chest_xray", "data.image_size=16", "data.batch_size=12", "data.eval_batch_size=4", "model=mlp"),
-    *("model.hidden=[8]", "model.threshold=validation", "augmentation=affine", "trainer.log_every_n_steps=4"),
-    *("trainer.max_epochs=3", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"),
+CYCLE = ("scheduler=onecycle",)
+PLATEAU = (
+    *("+scheduler.factory._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "+scheduler.factory._partial_=true"),
+    *("+scheduler.factory.patience=0", "+scheduler.factory.threshold=1", "scheduler.interval=epoch"),
+    *("scheduler.monitor=val/loss",),
 )
+AVERAGE = ("callbacks=ema", "callbacks.ema.decay=0.9", "trainer.accumulate_grad_batches=2")
 
 
 def rows(folder) -> list[dict[str, str]]:
@@ -124,43 +131,167 @@ def whole(tmp_path_factory):
     return get
 
 
+WORKERS = "data.num_workers=2"
+EPOCH_END = "imgclf.callbacks:Dashboard.on_train_epoch_end"
+
+
 @pytest.mark.parametrize(
-    ("number", "place", "count", "options"),
+    ("number", "place", "count", "steps", "options"),
     [
-        (signal.SIGTERM, STEP, 1, ()),
-        (signal.SIGINT, STEP, 20, ()),
-        (signal.SIGTERM, STEP, 19, ("data.num_workers=2",)),
-        (signal.SIGTERM, STEP, 14, ()),  # the last of an epoch
-        (signal.SIGTERM, VALIDATION, 2, ()),
-        (signal.SIGTERM, VALIDATION, 5, ("callbacks=ema", "callbacks.ema.decay=0.9")),
-        (signal.SIGINT, STEP, 18, ("callbacks=ema", "callbacks.ema.decay=0.9", "trainer.accumulate_grad_batches=3")),
-        (signal.SIGTERM, "imgclf.callbacks:Dashboard.on_train_epoch_end", 2, ()),
-        (signal.SIGTERM, "imgclf.callbacks:Dashboard.on_train_epoch_end", 3, ()),  # and nothing left to train
-        (signal.SIGTERM, "imgclf.training:evaluate", 2, ()),
-        (signal.SIGTERM, "imgclf.figures:mistakes", 1, ()),
+        (signal.SIGTERM, STEP, 9, 9, CYCLE),  # the last of an epoch
+        (signal.SIGINT, STEP, 12, 12, (*PLATEAU, WORKERS)),
+        (signal.SIGINT, STEP, 12, 7, AVERAGE),  # five of the first epoch, its last of one batch; two of the second
+        (signal.SIGTERM, VALIDATION, 6, 10, AVERAGE),
+        (signal.SIGTERM, "imgclf.figures:mistakes", 1, 27, CYCLE),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in (
+                (signal.SIGTERM, STEP, 1, 1, CYCLE),
+                (signal.SIGTERM, STEP, 9, 9, (*PLATEAU, WORKERS)),
+                (signal.SIGTERM, EPOCH_END, 3, 27, CYCLE),
+                (signal.SIGTERM, VALIDATION, 1, 9, PLATEAU),
+                (signal.SIGTERM, VALIDATION, 12, 27, (*CYCLE, WORKERS)),
+                (signal.SIGTERM, EPOCH_END, 1, 9, (*PLATEAU, WORKERS)),
+                (signal.SIGTERM, "imgclf.training:evaluate", 2, 27, CYCLE),
+            )
+        ),
     ],
 )
 def test_a_signal_ends_a_run_within_a_step_and_resumed_it_ends_as_if_nothing_had_been(
-    number, place, count, options, train, whole, tmp_path
+    number, place, count, steps, options, train, whole, tmp_path
 ):
     folder = tmp_path / "run"
     with at_call(place, count, send(number)):
-        result = train(*DIGITS, *options, "hydra.run.dir=run")
+        result = train(*RECIPE, *options, "hydra.run.dir=run")
     assert result.code == 128 + number
     word = "interrupted" if number == signal.SIGINT else "terminated"
     assert result.err.splitlines() == [f"{word}: hydra.run.dir={folder} resume=true continues it"]
     assert not (folder / "metrics.json").exists()
-    if place == STEP:
-        done = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
-        steps = trained(count, "trainer.accumulate_grad_batches=3" in options)
-        assert done == steps
-    assert train(*DIGITS, *options, "hydra.run.dir=run", "resume=true").code == 0
-    assert_the_same_run(folder, whole(train, *DIGITS, *(o for o in options if "workers" not in o)))
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == steps
+    assert train(*RECIPE, *options, "hydra.run.dir=run", "resume=true").code == 0
+    assert_the_same_run(folder, whole(train, *RECIPE, *(option for option in options if option != WORKERS)))
 
 
-def trained(batches: int, accumulated: bool) -> int:
-    """The optimizer's steps once so many batches were seen, and the step they are of was ended."""
-    if not accumulated:
-        return batches
-    epochs, rest = divmod(batches, 14)
-    return 5 * epochs + -(-rest // 3)
+# Killed ---------------------------------------------------------------------------------------------------------------
+
+# Two classes, whose scores are collected; files, which are decoded into a cache first.
+XRAYS = (
+    *("data=chest_xray", "data_dir=.", "data.image_size=16", "data.batch_size=12", "data.eval_batch_size=4"),
+    *("model=mlp", "model.hidden=[8]", "model.dropout=0.2", "model.threshold=validation", "augmentation=affine"),
+    *("trainer.log_every_n_steps=4", "trainer.max_epochs=4", "callbacks.dashboard.every_n_epochs=2"),
+    *("trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.enable_model_summary=false"),
+)
+
+
+HEAVY = (
+    *(
+        "lightning.pytorch",
+        "torchvision",
+        "torchmetrics.classification",
+        "torch.utils.tensorboard",
+        "matplotlib.figure",
+    ),
+    *("sklearn.model_selection", "sklearn.metrics", "captum.attr", "hydra", "pytest"),
+)
+
+
+def kill_within(place: str):
+    """SIGKILL; where something is being written, once half of it is."""
+
+    def kill(*arguments) -> None:
+        if place == "torch:save":
+            arguments[1].write(os.urandom(5000))
+            arguments[1].flush()
+        if place == "pathlib:Path.write_bytes":
+            with open(arguments[0], "wb") as file:
+                file.write(arguments[1][: len(arguments[1]) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return kill
+
+
+def session(options: list[str], folder: Path, killed: tuple[str, int] | float | None) -> None:
+    """train.py in a process of its own, which is killed at a call or after so many seconds."""
+    os.chdir(folder)
+    sys.path.insert(0, str(PROJECT))
+    sys.argv = [str(PROJECT / "train.py"), *options]
+    log = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    with contextlib.ExitStack() as stack:
+        if isinstance(killed, tuple):
+            stack.enter_context(at_call(*killed, kill_within(killed[0])))
+        elif killed:
+            threading.Timer(killed, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Runs a session, forked from a process that has imported what takes long; its exit code, negative if killed."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([*HEAVY])
+
+    def run(folder: Path, *options: str, killed=None) -> int:
+        process = server.Process(target=session, args=(list(options), folder, killed))
+        process.start()
+        process.join(300)
+        return process.exitcode
+
+    return run
+
+
+PLACES = {  # how often each is called in a run
+    "imgclf.models.classifier:Classifier.training_step": 24,
+    "imgclf.models.classifier:Classifier.validation_step": 8,
+    "torch:save": 5,
+    "pathlib:Path.write_bytes": 20,
+    "imgclf.data.cache:read_image": 110,
+    "imgclf.training:evaluate": 3,
+    "imgclf.figures:render": 10,
+    "os:replace": 20,
+}
+
+
+def survive(start, tmp_path, kills: list, *options: str) -> list[int]:
+    """Kills a run as often as ``kills`` says, resumes it, and compares it with one that nothing happened to."""
+    for part, count in (("train", 80), ("test", 30)):
+        write_xrays(tmp_path / "chest_xray" / part, count)
+    recipe = (*XRAYS, *options)
+    assert start(tmp_path, *recipe, "hydra.run.dir=whole", "cache_dir=one") == 0, (tmp_path / "output.txt").read_text()
+    codes = []
+    for killed in kills:
+        codes.append(start(tmp_path, *recipe, "hydra.run.dir=run", "cache_dir=two", "resume=true", killed=killed))
+        assert codes[-1] in (0, -signal.SIGKILL), (tmp_path / "output.txt").read_text()
+        for file in (tmp_path / "run" / "checkpoints").glob("*.ckpt"):
+            torch.load(file, weights_only=True)
+        if codes[-1] == 0:  # it has ended before it was killed: another one begins
+            assert_the_same_run(tmp_path / "run", tmp_path / "whole")
+            (tmp_path / "run").rename(tmp_path / f"run{len(codes)}")
+    assert start(tmp_path, *recipe, "hydra.run.dir=run", "cache_dir=two", "resume=true") == 0
+    assert_the_same_run(tmp_path / "run", tmp_path / "whole")
+    assert not [file.name for file in (tmp_path / "two").iterdir() if "unfinished" in file.name]
+    return codes
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_phase_ends_as_if_nothing_had_been(start, tmp_path):
+    kills = [
+        *(("imgclf.data.cache:read_image", 50), (STEP, 9), ("torch:save", 3), ("imgclf.figures:render", 8)),
+    ]
+    assert survive(start, tmp_path, kills) == [-signal.SIGKILL] * len(kills)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [0, 2])
+def test_thirty_kills(workers, start, tmp_path):
+    draw = random.Random(workers)
+    kills = [(place, draw.randint(1, PLACES[place])) for place in draw.choices(list(PLACES), k=20)]
+    kills += [draw.uniform(0.1, 3) for _ in range(10)]
+    draw.shuffle(kills)
+    began = time.perf_counter()
+    codes = survive(start, tmp_path, kills, f"data.num_workers={workers}")
+    for killed, code in zip(kills, codes, strict=True):
+        print(killed, code)
+    print(f"{workers} workers: {codes.count(-signal.SIGKILL)} kills of {len(codes)} survived in "
+          f"{time.perf_counter() - began:.0f} s")  # fmt: skip

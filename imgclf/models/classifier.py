@@ -171,7 +171,11 @@ class Classifier(pl.LightningModule):
         self.log_dict({**self._trained, **values})
 
     def on_train_epoch_end(self) -> None:
-        self.trainer.fit_loop.restarting = False  # else a plateau scheduler leaves out the epoch that was resumed
+        # Lightning steps plateau schedulers after the epoch is saved, so that a resumed run would miss it, and not at
+        # all in an epoch that was resumed.
+        loop = self.trainer.fit_loop
+        loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+        loop._restarting = True  # not again; unset right afterwards
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate(batch, "test")
