@@ -1,5 +1,6 @@
 """How train.py and evaluate.py meet the user: one clear line for every bad input, exit code 1."""
 
+import argparse
 import contextlib
 import difflib
 import functools
@@ -111,6 +112,32 @@ def run(main: Callable[[], object]) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def repeated(arguments: list[str], conf: Path) -> list[str]:
+    """The command line, completed where it repeats a run: --config-path RUN --config-name config.
+
+    RUN/config.yaml has every option of the run but those of Hydra itself, which are taken from ``conf``: above all that
+    the run gets a folder of its own.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-path", "-cp")
+    parser.add_argument("--config-name", "-cn", default="config")
+    given, rest = parser.parse_known_args(arguments)
+    file = Path(given.config_path or "") / f"{given.config_name.removesuffix('.yaml')}.yaml"
+    if not (given.config_path and file.is_file()) or "defaults" in OmegaConf.load(file):
+        return arguments
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    own = OmegaConf.to_container(OmegaConf.load(conf).hydra)
+    values = {"run.dir": own["run"]["dir"], "sweep.dir": own["sweep"]["dir"], "sweep.subdir": own["sweep"]["subdir"]}
+    options = [
+        *("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"),
+        f"hydra.sweeper._target_={own['sweeper']['_target_']}",
+        *(f"hydra.{name}={QuotedString(value, Quote.single).with_quotes()}" for name, value in values.items()),
+    ]
+    flags = ["--config-path", str(file.parent.absolute()), "--config-name", file.stem]
+    return [*flags, *(option for option in options if option not in rest), *rest]
+
+
 def one_line(error: Exception) -> str:
     """What, where and what to do instead, without a line break."""
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -145,6 +172,8 @@ def _unknown_key(error) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen = set()  # an error that a thread left behind is raised again while it is handled: a circle
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__

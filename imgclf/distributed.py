@@ -107,8 +107,10 @@ def launch(script: str, devices: int) -> None:
     folder = Path(hydra.runtime.output_dir)
     options = [option for option in hydra.overrides.hydra if not SWEEP_OPTIONS.match(option)]
     sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    main = next(source.path for source in hydra.runtime.config_sources if source.provider == "main")
     command = [
-        *(os.path.abspath(script), "--config-name", hydra.job.config_name),
+        *(os.path.abspath(script), "--config-path", main.removeprefix("file://")),
+        *("--config-name", hydra.job.config_name),
         *(word for path in sources for word in ("--config-dir", path.removeprefix("file://"))),
         *(
             *hydra.overrides.task,

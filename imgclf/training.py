@@ -177,8 +177,9 @@ def _resumable(folder: RunFolder) -> Iterator[None]:
         fault = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(fault, OSError):
             raise
-        kept = folder.last.exists()
-        raise OSError(f"{fault}{f'; what is saved is kept, and {hint}' if kept else ''}") from error
+        where = "" if str(folder.path) in str(fault) else f"{folder.path}: "
+        kept = f"; what is saved is kept, and {hint}" if folder.last.exists() else ""
+        raise OSError(f"{where}{fault}{kept}") from error
 
 
 def _resume_point(folder: RunFolder, classifier: Classifier, data: ImageDataModule) -> tuple[Path | None, int]:

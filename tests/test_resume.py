@@ -2,11 +2,14 @@
 
 import contextlib
 import csv
+import errno
 import importlib
+import json
 import multiprocessing
 import os
 import random
 import runpy
+import shutil
 import signal
 import sys
 import threading
@@ -15,8 +18,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.utils import setup_globals
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from imgclf import cli  # noqa: F401, which registers ${pid:}
+from imgclf.run_folder import RunFolder, write
 from tests.conftest import PROJECT, write_xrays
 from tests.test_train import TIMES, metrics
 
@@ -131,6 +138,7 @@ def whole(tmp_path_factory):
     return get
 
 
+FOLDER = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "train.yaml"))["hydra"]["run"]["dir"]
 WORKERS = "data.num_workers=2"
 EPOCH_END = "imgclf.callbacks:Dashboard.on_train_epoch_end"
 
@@ -170,6 +178,189 @@ def test_a_signal_ends_a_run_within_a_step_and_resumed_it_ends_as_if_nothing_had
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == steps
     assert train(*RECIPE, *options, "hydra.run.dir=run", "resume=true").code == 0
     assert_the_same_run(folder, whole(train, *RECIPE, *(option for option in options if option != WORKERS)))
+
+
+FAST = ("data=mnist", "data.batch_size=50", "model=mlp", "model.hidden=[16]", "trainer.max_epochs=3")  # four steps
+
+
+def test_slurm_s_signal_saves_and_requeues(train, whole, monkeypatch, tmp_path):
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "job", "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"}
+    job |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"}
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$@" >> asked\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with at_call(STEP, 6, send(signal.SIGUSR1)):
+        assert train(*FAST, "hydra.run.dir=run", "resume=true").code == 143
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
+    assert train(*FAST, "hydra.run.dir=run", "resume=true").code == 0
+    assert_the_same_run(tmp_path / "run", whole(train, *FAST))
+
+
+def test_resume_never_silently_restarts(train, whole, tmp_path):
+    with at_call(STEP, 10, send(signal.SIGTERM)):
+        train(*FAST, "hydra.run.dir=run")
+    run, again = tmp_path / "run", (*FAST, "hydra.run.dir=run", "resume=true")
+    best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    content, good = torch.load(last, weights_only=True), last.read_bytes()
+    for name, value in (("class_names", ["cat", "dog"]), ("network", {"_target_": "CNN"}), ("optimizer", "SGD")):
+        torch.save({**content, "imgclf": {**content["imgclf"], name: value}}, last)
+        assert f"last.ckpt cannot be resumed with something else ({name} was" in train(*again).error
+    last.write_bytes(good)
+    assert "optimizer.lr was 0.001, is 0.1" in train(*again, "optimizer.lr=0.1").error
+    hidden = best.rename(tmp_path / "best.ckpt")
+    for damage in (lambda: last.write_bytes(good[:-1000]), last.unlink):
+        damage()
+        line = train(*again).error
+        assert "last.ckpt" in line
+        assert line.endswith("to train anew, use a new folder")
+    assert json.loads((run / "environment.json").read_text()).get("resumed") is None  # refused: nothing was touched
+
+    hidden.rename(best)
+    epoch = torch.load(best, weights_only=True)["epoch"] + 1
+    last.write_bytes(good[:-1000])
+    (run / "checkpoints" / ".last.ckpt.123").write_bytes(good[:1000])  # of a session that was killed
+    result = train(*again)
+    assert result.code == 0, result.err
+    said = f"last.ckpt: truncated or not a PyTorch checkpoint: going on from {best}, epoch {epoch}"
+    assert said.replace(" ", "") in "".join(result.out.split())  # it is broken into lines
+    assert_the_same_run(run, whole(train, *FAST))
+
+
+def test_environment_json_tells_of_every_session_and_config_yaml_repeats_the_run(train, script, whole, tmp_path):
+    with at_call(STEP, 6, send(signal.SIGTERM)):
+        train(*FAST, "hydra.run.dir='a run'")
+    folder = tmp_path / "a run"
+    first = json.loads((folder / "environment.json").read_text())
+    assert train(*FAST, "hydra.run.dir='a run'", "resume=true").code == 0
+    now = json.loads((folder / "environment.json").read_text())
+    (session,) = now.pop("resumed")
+    assert now == first
+    assert session["command"][-1] == "resume=true"
+    assert session.keys() <= {"started", "command"}
+
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    result = script("train.py", "--config-path", "a run", "--config-name", "config")
+    assert result.code == 0, result.err
+    (repeated,) = (tmp_path / "outputs" / "mnist-mlp").iterdir()
+    assert_the_same_run(repeated, whole(train, *FAST))
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+    assert f"--config-path '{folder}' --config-name config" in result.out
+
+
+# Hindered -------------------------------------------------------------------------------------------------------------
+
+
+def full_disk(*_) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("place", "count", "steps"),
+    [
+        ("torch:save", 3, 4),  # after best.ckpt and last.ckpt of the first epoch
+        ("tensorboard.summary.writer.record_writer:RecordWriter.write", 30, 4),
+        ("imgclf.run_folder:RunFolder.write_csv", 2, 8),
+    ],
+)
+def test_a_full_disk_is_one_line_and_what_is_saved_stays(place, count, steps, train, tmp_path):
+    with at_call(place, count, full_disk):
+        line = train(*FAST, "optimizer.lr=0.01", "hydra.run.dir=run").error
+    assert "No space left on device" in line
+    assert line.endswith(f"; what is saved is kept, and hydra.run.dir={tmp_path / 'run'} resume=true continues it")
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == steps
+    assert not list((tmp_path / "run").rglob(".*.*"))
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def half(self, data):
+        with self.open("wb") as file:
+            file.write(data[:2])
+        full_disk()
+
+    write(tmp_path / "file.txt", "before")
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match=r"file\.txt cannot be written: No space left"):
+        write(tmp_path / "file.txt", "after")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file.txt", "before")]
+
+
+def test_a_run_folder_that_is_removed_ends_the_run_and_stays_away(train, tmp_path):
+    with at_call(EPOCH_END, 2, lambda *_: shutil.rmtree(tmp_path / "run")):
+        line = train(*FAST, "hydra.run.dir=run").error
+    assert f"{tmp_path / 'run'}" in line
+    assert "No such file or directory" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_of_twenty_runs_in_one_folder_one_gets_it_and_a_killed_one_leaves_it(tmp_path):
+    """And by default each has one of its own."""
+    setup_globals()  # Hydra's ${now:}
+    system = multiprocessing.get_context("fork")
+    begin, told, end = system.Barrier(20, timeout=60), system.Queue(), system.Event()
+
+    def default() -> str:
+        return OmegaConf.create({"name": "x", "folder": FOLDER}).folder
+
+    def process() -> None:
+        begin.wait()
+        try:
+            with RunFolder(tmp_path / "run", resume=True):
+                told.put((os.getpid(), default()))
+                end.wait(60)
+        except FileExistsError:
+            told.put((None, default()))
+
+    processes = [system.Process(target=process) for _ in range(20)]
+    for one in processes:
+        one.start()
+    answers = [told.get(timeout=60) for _ in processes]
+    (holder,) = (number for number, _ in answers if number)
+    assert len({folder for _, folder in answers}) == 20
+    with pytest.raises(FileExistsError, match="in use by another run"), RunFolder(tmp_path / "run", resume=True):
+        pass
+    os.kill(holder, signal.SIGKILL)
+    for one in processes:
+        one.join()
+    with RunFolder(tmp_path / "run", resume=True):
+        pass
+
+
+# Repeated -------------------------------------------------------------------------------------------------------------
+
+
+def test_one_and_two_threads_agree(train, tmp_path):
+    before, recipe = torch.get_num_threads(), (*RECIPE, "trainer.precision=32-true", "trainer.max_epochs=1")
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert train(*recipe, f"hydra.run.dir={threads}").code == 0
+    finally:
+        torch.set_num_threads(before)
+    one, two = (torch.load(tmp_path / f / "checkpoints" / "last.ckpt", weights_only=True) for f in ("1", "2"))
+    for name, value in one["state_dict"].items():
+        assert torch.allclose(value, two["state_dict"][name], rtol=0, atol=1e-5), name
+    assert metrics(tmp_path / "1") == pytest.approx(metrics(tmp_path / "2"), abs=1e-4)
+
+
+@pytest.mark.long
+def test_memory_stays_flat_over_two_hundred_epochs(train, monkeypatch, tmp_path):
+    measured = []
+
+    def measure(self, trainer, *_):
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        measured.append(resident)
+
+    monkeypatch.setattr("imgclf.callbacks.History.on_train_end", measure, raising=False)
+    monkeypatch.setattr("imgclf.callbacks.ProgressBar.on_validation_start", measure)
+    result = train("data=digits", "model=mlp", "trainer.max_epochs=200", "hydra.run.dir=run",
+                   "trainer.enable_progress_bar=true")  # fmt: skip
+    assert result.code == 0, result.err
+    for epoch in (1, 10, 20, 50, 100, 150, 200):
+        print(f"epoch {epoch}: {measured[epoch - 1]:.0f} MiB")
+    assert measured[199] - measured[19] < 40
 
 
 # Killed ---------------------------------------------------------------------------------------------------------------
@@ -212,6 +403,7 @@ def kill_within(place: str):
 
 def session(options: list[str], folder: Path, killed: tuple[str, int] | float | None) -> None:
     """train.py in a process of its own, which is killed at a call or after so many seconds."""
+    multiprocessing.set_start_method("fork", force=True)  # of workers: as in a process started in the usual way
     os.chdir(folder)
     sys.path.insert(0, str(PROJECT))
     sys.argv = [str(PROJECT / "train.py"), *options]
