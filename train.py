@@ -1,6 +1,8 @@
 """Trains a classifier: python train.py [data=... model=... option=value ...]; see README.md and --help."""
 
+import sys
 from itertools import chain
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -31,7 +33,8 @@ def main(cfg: DictConfig) -> float | None:
     job = HydraConfig.get()
     own = RunFolder(job.runtime.output_dir, cfg.resume, "train.log")
     alone = not own.in_sweep
-    if alone and job.runtime.choices.sweep:
+    repeats = sys.argv[1:5] if job.job.config_name != "train" else []  # of which run, as in cli.repeated
+    if alone and job.runtime.choices.get("sweep"):
         raise ValueError(
             f"sweep={job.runtime.choices.sweep} is for many runs: add -m, as in python train.py -m sweep=..."
         )
@@ -42,7 +45,7 @@ def main(cfg: DictConfig) -> float | None:
     import lightning.pytorch as pl  # seconds, which a wrong option need not wait for
 
     from imgclf import training
-    from imgclf.callbacks import History, Termination
+    from imgclf.callbacks import History, Interruption
     from imgclf.checkpoint import AtomicCheckpointIO
     from imgclf.device import choose_device, choose_precision, keep_freed_memory
     from imgclf.models.classifier import Classifier, num_logits
@@ -58,7 +61,7 @@ def main(cfg: DictConfig) -> float | None:
         folder.check_same(config)
         if processes.agree(folder.finished(config)):
             if processes.rank == 0 and alone:
-                training.report(folder, folder.metrics(), job.overrides.task)
+                training.report(folder, folder.metrics(), [*repeats, *job.overrides.task])
             return folder.metrics()[cfg.objective]
         pl.seed_everything(cfg.seed, verbose=False)
         data = instantiate(cfg.data, augmentation=instantiate(cfg.augmentation), _convert_="all")
@@ -90,7 +93,7 @@ def main(cfg: DictConfig) -> float | None:
             cfg.trainer,
             **training.layout(config),
             precision=precision,
-            callbacks=[history, Termination(), *callbacks],
+            callbacks=[history, *callbacks, Interruption(folder.last)],
             logger=[instantiate(options, save_dir=str(folder.path)) for options in cfg.logger.values() if options],
             plugins=[AtomicCheckpointIO()],
             default_root_dir=str(folder.path),
@@ -101,10 +104,11 @@ def main(cfg: DictConfig) -> float | None:
         if metrics is None:
             return None
         if alone:  # jobs of a sweep are compared at its end
-            training.report(folder, metrics, job.overrides.task)
+            training.report(folder, metrics, [*repeats, *job.overrides.task])
         return metrics[cfg.objective]
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = cli.repeated(sys.argv[1:], Path(__file__).parent / "conf" / "train.yaml")
     sweep.register()
     cli.run(main)

@@ -1,7 +1,10 @@
 """What happens around training: the progress bar, checkpoints, the record of every epoch, pictures of it."""
 
 import logging
+import os
 import signal
+import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +14,10 @@ import lightning.pytorch as pl
 from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from imgclf import figures
+from imgclf.distributed import Terminated, terminate
 
 log = logging.getLogger(__name__)
 
@@ -53,32 +58,89 @@ class EarlyStopping(callbacks.EarlyStopping):
         trainer.should_stop = self.wait_count >= self.patience
 
 
-class Termination(pl.Callback):
-    """Lets SIGTERM end one of several processes as Ctrl-C does.
+class Interruption(pl.Callback):
+    """Ends a run on Ctrl-C, SIGTERM or SLURM's requeue signal (SIGUSR1) after the step it is in, saved as last.ckpt.
 
-    Lightning's handler has the process tell the others by a broadcast; they are in the middle of a step, and hang or
-    abort. They stop by themselves when this one has gone.
+    Within validation what is saved is the epoch before it. Asked again by Ctrl-C, the run ends at once. Signals that
+    something else handles already, such as submitit, are left alone.
+
+    Several processes end at once, with the checkpoint of the last whole epoch: a signal need not have reached all of
+    them, and whoever waits for one that has gone hangs or aborts, as does the broadcast of Lightning's own handler.
+
+    Args:
+        checkpoint: the file.
     """
 
+    def __init__(self, checkpoint: Path) -> None:
+        self._checkpoint, self._received = checkpoint, 0
+        self._signals: list[int] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        requeue = [signal.SIGUSR1] if SLURMEnvironment.detect() else []
+        free = (signal.SIG_DFL, signal.default_int_handler, terminate)
+        self._signals = [name for name in (signal.SIGINT, signal.SIGTERM, *requeue) if signal.getsignal(name) in free]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.world_size > 1:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # Lightning restores what was there before
+        def receive(number: int, frame: Any) -> None:
+            again, self._received = self._received, self._received or number
+            if trainer.world_size > 1 or (again and number == signal.SIGINT):
+                self._end(trainer)
+
+        if threading.current_thread() is threading.main_thread():
+            for name in self._signals:
+                signal.signal(name, receive)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self._received and whole and not trainer.is_last_batch:  # after the last one comes validation
+            self._save_and_end(trainer)
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
+        if self._received and trainer.state.fn == "fit":
+            # What tells a resumed run that it has to validate, and Lightning notes within a batch only.
+            progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+            progress.reset()
+            progress.increment_ready()
+            progress.increment_started()
+            self._save_and_end(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._received:  # at the end of the epoch before, which is saved already
+            self._end(trainer)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._received:
+            self._end(trainer)
+
+    def _save_and_end(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self._checkpoint, weights_only=False)
+        self._end(trainer)
+
+    def _end(self, trainer: pl.Trainer) -> None:
+        if self._received == signal.SIGUSR1 and trainer.is_global_zero:
+            job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID")
+            if array:
+                job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+            subprocess.run(["scontrol", "requeue", job], check=True)
+        raise KeyboardInterrupt if self._received == signal.SIGINT else Terminated
 
 
 class History(pl.Callback):
     """One row an epoch: metrics, learning rate and speed. Part of the checkpoint, so a resumed run continues it.
 
     Args:
-        on_epoch: called with all rows so far, to write them down; of several processes, by the first only.
+        on_epoch: called with all rows so far once an epoch has been saved, to write them down; of several processes,
+            by the first only.
     """
 
     def __init__(self, on_epoch: Callable[[list[dict[str, Any]]], None] = lambda rows: None) -> None:
         self.rows: list[dict[str, Any]] = []
         self.seconds = 0.0  # of training and validation, over all sessions
+        self._mark = time.perf_counter()
         self._on_epoch = on_epoch
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "seconds": self.seconds}
+        return {"rows": self.rows, "seconds": self.seconds + time.perf_counter() - self._mark}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self.seconds = list(state["rows"]), state["seconds"]
@@ -87,7 +149,20 @@ class History(pl.Callback):
         self._mark = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start, self._images = time.perf_counter(), 0
+        self._write(trainer)
+        self._start = self._end = time.perf_counter()
+        self._images = 0
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(trainer)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        for logger in trainer.loggers:
+            logger.save()  # what was logged before a checkpoint is not logged again by a run that resumes from it
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        if self.rows and trainer.is_global_zero:
+            self._on_epoch(self.rows)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         self._images += len(batch[1]) * trainer.world_size  # processes have equal shares of a batch
@@ -101,14 +176,13 @@ class History(pl.Callback):
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             **{name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
-            "images_per_second": self._images / (self._end - self._start),
+            # None where the epoch was resumed for its validation only.
+            "images_per_second": self._images / (self._end - self._start) if self._images else 0.0,
             "seconds": self.seconds,
         }
         self.rows.append(row)
         for logger in trainer.loggers:
-            logger.log_metrics({"images_per_second": row["images_per_second"]}, step=trainer.global_step)
-        if trainer.is_global_zero:
-            self._on_epoch(self.rows)
+            logger.log_metrics({"images_per_second": row["images_per_second"]}, step=trainer.global_step - 1)
         log.info(
             "epoch %d/%s  loss %.4f val %.4f  accuracy %.4f val %.4f  %s img/s",
             row["epoch"],
@@ -137,7 +211,8 @@ class Dashboard(pl.Callback):
         self.every_n_epochs, self.weights = every_n_epochs, weights
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        epoch, step, validated = trainer.current_epoch + 1, trainer.global_step, pl_module.validated
+        # Steps count from 0, as Lightning has it: a checkpoint's own step is the first that comes after it.
+        epoch, step, validated = trainer.current_epoch + 1, trainer.global_step - 1, pl_module.validated
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if epoch % self.every_n_epochs or not boards or not trainer.is_global_zero:
             return
@@ -164,3 +239,9 @@ class EMA(EMAWeightAveraging):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._average_model is not None:  # as outside fit
             self._average_model.module.threshold.copy_(pl_module.threshold)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if trainer.validating:  # the two have changed places
+            names = "state_dict", "current_model_state"
+            checkpoint.update(zip(names, [checkpoint[name] for name in reversed(names)], strict=True))

@@ -29,14 +29,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         try:
+            path.parent.mkdir(exist_ok=True)  # not a run folder that was removed
             with unfinished.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
+        except (OSError, RuntimeError) as error:  # torch's own, of a write that failed
+            reason = next((e.strerror for e in (error, error.__context__) if isinstance(e, OSError)), error)
+            raise OSError(f"{path} cannot be written: {reason}") from error
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -60,6 +63,7 @@ def describe(classifier: Any, data: Any = None) -> dict[str, Any]:
         "network": config_of(classifier.network),
         "class_names": list(classifier.class_names),
         "normalize": classifier.normalize,
+        "optimizer": getattr(classifier.optimizer, "func", classifier.optimizer).__name__,
         "data": config_of(data) if isinstance(data, ImageDataModule) else None,
         "fingerprints": data.fingerprints() if isinstance(data, ImageDataModule) else {},
         "versions": {"imgclf": __version__, **{name: version(name) for name in ("torch", "lightning")}},
@@ -146,13 +150,12 @@ def data_config(path: str | Path) -> dict[str, Any]:
     return {**config, **{name: f"${{{name}}}" for name in ON_THIS_MACHINE if name in known}}
 
 
-def changed_splits(path: str | Path, data: Any) -> list[str]:
-    """The splits of ``data`` whose images, labels or classes are others than when the checkpoint was trained.
+def changed_splits(card: dict[str, Any], data: Any) -> list[str]:
+    """The splits of ``data`` whose images, labels or classes are others than those a checkpoint was trained with.
 
-    Those that are not there, or that the checkpoint does not know, are not named.
+    Those that are not there, or that its ``card`` (``describe``) does not know, are not named.
     """
-    known = read(path)[KEY].get("fingerprints")
-    changed = []
+    known, changed = card.get("fingerprints"), []
     for split in SPLITS if isinstance(known, dict) else ():
         with contextlib.suppress(FileNotFoundError):
             if split in known and known[split] != data.fingerprint(split):

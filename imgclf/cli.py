@@ -1,10 +1,12 @@
 """How train.py and evaluate.py meet the user: one clear line for every bad input, exit code 1."""
 
+import argparse
 import contextlib
 import difflib
 import functools
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,20 +92,50 @@ def run(main: Callable[[], object]) -> None:
     distributed.end_with_parent()
     tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand exceptions over instead of printing them itself
+    before = signal.signal(signal.SIGTERM, distributed.terminate)
     try:
         main()
         if _failures:
             raise _failures.pop()
     except KeyboardInterrupt as stop:
+        word, code = ("terminated", 143) if isinstance(stop, distributed.Terminated) else ("interrupted", 130)
         if not distributed.started_by_us():
-            print(": ".join(filter(None, ["interrupted", str(stop)])), file=sys.stderr)
-        sys.exit(130)
+            print(": ".join(filter(None, [word, str(stop)])), file=sys.stderr)
+        sys.exit(code)
     except Exception as error:
         if tracebacks:
             raise
         if isinstance(error, distributed.Quiet):
             sys.exit(error.code)
         sys.exit(distributed.report(f"error: {one_line(error)}"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def repeated(arguments: list[str], conf: Path) -> list[str]:
+    """The command line, completed where it repeats a run: --config-path RUN --config-name config.
+
+    RUN/config.yaml has every option of the run but those of Hydra itself, which are taken from ``conf``: above all that
+    the run gets a folder of its own.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-path", "-cp")
+    parser.add_argument("--config-name", "-cn", default="config")
+    given, rest = parser.parse_known_args(arguments)
+    file = Path(given.config_path or "") / f"{given.config_name.removesuffix('.yaml')}.yaml"
+    if not (given.config_path and file.is_file()) or "defaults" in OmegaConf.load(file):
+        return arguments
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    own = OmegaConf.to_container(OmegaConf.load(conf).hydra)
+    values = {"run.dir": own["run"]["dir"], "sweep.dir": own["sweep"]["dir"], "sweep.subdir": own["sweep"]["subdir"]}
+    options = [
+        *("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"),
+        f"hydra.sweeper._target_={own['sweeper']['_target_']}",
+        *(f"hydra.{name}={QuotedString(value, Quote.single).with_quotes()}" for name, value in values.items()),
+    ]
+    flags = ["--config-path", str(file.parent.absolute()), "--config-name", file.stem]
+    return [*flags, *(option for option in options if option not in rest), *rest]
 
 
 def one_line(error: Exception) -> str:
@@ -140,6 +172,8 @@ def _unknown_key(error) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen = set()  # an error that a thread left behind is raised again while it is handled: a circle
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__

@@ -42,6 +42,15 @@ class Quiet(Exception):
         self.code = code
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a process as Ctrl-C does, but with exit code 143."""
+
+
+def terminate(number: int, frame: Any) -> None:
+    """A signal handler."""
+    raise Terminated
+
+
 # Starting processes ---------------------------------------------------------------------------------------------------
 
 
@@ -83,7 +92,7 @@ def launch(script: str, devices: int) -> None:
 
     Raises:
         ChildProcessError: says why the first process that failed did.
-        KeyboardInterrupt: stopped by Ctrl-C or a signal.
+        KeyboardInterrupt: stopped by Ctrl-C or a signal; Terminated by SIGTERM.
     """
     import torch
     from hydra.core.hydra_config import HydraConfig
@@ -98,8 +107,10 @@ def launch(script: str, devices: int) -> None:
     folder = Path(hydra.runtime.output_dir)
     options = [option for option in hydra.overrides.hydra if not SWEEP_OPTIONS.match(option)]
     sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    main = next(source.path for source in hydra.runtime.config_sources if source.provider == "main")
     command = [
-        *(os.path.abspath(script), "--config-name", hydra.job.config_name),
+        *(os.path.abspath(script), "--config-path", main.removeprefix("file://")),
+        *("--config-name", hydra.job.config_name),
         *(word for path in sources for word in ("--config-dir", path.removeprefix("file://"))),
         *(
             *hydra.overrides.task,
@@ -116,7 +127,7 @@ def launch(script: str, devices: int) -> None:
         # Of the C++ parts: that a connection has ended, which is said here more clearly.
         "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
     }
-    with _silent_launcher(), _signals_kept(), _environment_with(environment), tempfile.TemporaryDirectory() as logs:
+    with _silent_launcher(), signals_kept(), _environment_with(environment), tempfile.TemporaryDirectory() as logs:
         config = LaunchConfig(
             *(1, 1, devices),
             logs_specs=DefaultLogsSpecs(log_dir=logs),
@@ -130,7 +141,8 @@ def launch(script: str, devices: int) -> None:
         try:
             elastic_launch(config, sys.executable)(*command)
         except SignalException as stop:
-            raise KeyboardInterrupt(_continues(folder).removeprefix("; ")) from stop
+            kind = Terminated if stop.sigval == signal.SIGTERM else KeyboardInterrupt
+            raise kind(_continues(folder).removeprefix("; ")) from stop
         except ChildFailedError as error:
             raise _reason(error.failures, devices, folder) from None
 
@@ -189,9 +201,9 @@ def _environment_with(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Undoes what torch's launcher does to signal handlers."""
-    names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+def signals_kept() -> Iterator[None]:
+    """Undoes what is done to signal handlers, however it ends."""
+    names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
     before = {name: signal.getsignal(name) for name in names}
     try:
         yield

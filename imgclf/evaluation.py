@@ -17,7 +17,7 @@ from torch import Tensor
 
 from imgclf import figures
 from imgclf import seed as seeding
-from imgclf.checkpoint import changed_splits
+from imgclf.checkpoint import KEY, changed_splits, read
 from imgclf.data.base import ImageDataModule
 from imgclf.data.files import find_images, printable
 from imgclf.data.images import Images
@@ -125,7 +125,7 @@ def evaluate(predictor: Predictor, data: ImageDataModule, split: str) -> Evaluat
 
 def warn_of_other_data(ckpt: str, data: ImageDataModule) -> None:
     """A line if the data are no longer what the checkpoint was trained with (``changed_splits``)."""
-    if changed := changed_splits(ckpt, data):
+    if changed := changed_splits(read(ckpt)[KEY], data):
         log.warning(
             "the %s images are others than when %s was trained: their metrics do not compare with its own",
             " and ".join(changed),

@@ -7,11 +7,14 @@ import json
 import logging
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -71,6 +74,9 @@ class RunFolder:
         except FileExistsError:
             self._lock.release()
             raise
+        for leftover in self.path.rglob(".*"):  # of files that a killed session was writing
+            if re.fullmatch(r"\..+\.\d+", leftover.name) and leftover.is_file():
+                leftover.unlink()
         self._start_logging()
         return self
 
@@ -78,7 +84,7 @@ class RunFolder:
         if error is not None and self._described:  # a refusal is no part of the run that is there
             logging.getLogger(__name__).debug("stopped", exc_info=error)
         self._logging.close()
-        if error is not None and {file.name for file in self.path.iterdir()} <= {LOCK, JOB, self._log}:
+        if error is not None and {file.name for file in self.path.glob("*")} <= {LOCK, JOB, self._log}:
             (self.path / self._log).unlink(missing_ok=True)  # refused at once: the folder stays free for the next try
         self._lock.release()
         if self._empty():
@@ -119,7 +125,7 @@ class RunFolder:
             ValueError: names the options that differ.
         """
         saved_file = self.path / "config.yaml"
-        if not (saved_file.exists() and self.last.exists()):
+        if not (saved_file.exists() and (self.last.exists() or self.best.exists())):
             return
         saved, now = _flat(OmegaConf.to_container(OmegaConf.load(saved_file))), _flat(config)
         keys = sorted(key for key in saved.keys() | now.keys() if not f"{key}.".startswith(MAY_CHANGE))
@@ -132,25 +138,34 @@ class RunFolder:
                 f"{self.path} cannot be resumed with other options ({'; '.join(changed)}): use a new folder"
             )
 
-    def describe(self, config: dict[str, Any], device: str) -> None:
-        """Writes config.yaml and environment.json."""
+    def describe(self, config: dict[str, Any], device: str, resumed: bool = False) -> None:
+        """Writes config.yaml and environment.json; of a resumed run that keeps what the first session was, and says
+        of the later ones when they began and what differed."""
         self._described = True
         self.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-        self.write_json("environment.json", environment(config.get("seed"), device))
+        now, file = environment(config.get("seed"), device), self.path / "environment.json"
+        if resumed and file.exists():
+            first = json.loads(file.read_text())
+            session = {name: value for name, value in now.items() if value != first.get(name)}
+            now = {**first, "resumed": [*first.get("resumed", []), session]}
+        self.write_json("environment.json", now)
 
     def write(self, name: str, data: str | bytes) -> Path:
+        if not (self.path / LOCK).exists():
+            raise FileNotFoundError(f"{self.path} was removed while the run went on: it ends here")
         return write(self.path / name, data)
 
     def write_json(self, name: str, values: dict[str, Any]) -> Path:
         return self.write(name, json.dumps(values, indent=2) + "\n")
 
     def write_csv(self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
-        return write_csv(self.path / name, columns, rows)
+        return self.write(name, _csv(columns, rows))
 
     def _start_logging(self) -> None:
         file = logging.FileHandler(self.path / self._log, delay=True, encoding="utf-8")
         file.setFormatter(logging.Formatter(LOG_FORMAT))
         file.setLevel(logging.DEBUG)
+        file.handleError = lambda record: None  # a full disk: what a run cannot do without will say so
         console = RichHandler(console=get_console(), show_time=False, show_level=False, show_path=False, markup=False)
         if self.in_sweep:  # jobs may run side by side
             console.setFormatter(logging.Formatter(f"[{self.path.name}] %(message)s"))
@@ -169,6 +184,9 @@ class RunFolder:
         warnings.simplefilter("default")
         logging.captureWarnings(True)
         undo.callback(logging.captureWarnings, False)
+        # TensorBoard writes in a thread of its own, whose error is raised again where the run next logs something.
+        undo.callback(setattr, threading, "excepthook", threading.excepthook)
+        threading.excepthook = lambda failed: root.debug("in a thread", exc_info=failed.exc_value)
         for name in [name for name in root.manager.loggerDict if name.split(".")[0].startswith("lightning")]:
             logger = logging.getLogger(name)
             undo.callback(setattr, logger, "handlers", logger.handlers)
@@ -178,19 +196,29 @@ class RunFolder:
 
 def write(path: Path, data: str | bytes) -> Path:
     """Writes a file under a temporary name and moves it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
-    os.replace(unfinished, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
     return path
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
+    return write(path, _csv(columns, rows))
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return write(path, text.getvalue())
+    return text.getvalue()
 
 
 def shell_value(path: Path) -> str:
@@ -205,6 +233,7 @@ def environment(seed: int | None, device: str) -> dict[str, Any]:
     import torch
 
     return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {"imgclf": __version__, **{name: version(name) for name in PACKAGES}},

@@ -1,10 +1,12 @@
 """From objects to a finished run folder: fit, evaluate the best checkpoint, leave figures and metrics behind."""
 
+import contextlib
 import inspect
 import logging
 import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,13 +14,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich import get_console
 from rich.markup import escape
 from rich.table import Table
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from imgclf import figures
 from imgclf import seed as seeding
 from imgclf.callbacks import History
-from imgclf.checkpoint import changed_splits, load, read
+from imgclf.checkpoint import KEY, changed_splits, describe, load, read
 from imgclf.data.base import ImageDataModule
-from imgclf.distributed import leave
+from imgclf.distributed import leave, signals_kept
 from imgclf.evaluation import evaluate, result_figures
 from imgclf.models.classifier import Classifier
 from imgclf.options import BINARY_METRICS, BINARY_OBJECTIVES, METRICS, SPLITS
@@ -81,27 +84,34 @@ def train(
     """
     if config["objective"] in BINARY_OBJECTIVES and len(data.class_names) != 2:
         raise ValueError(f"objective={config['objective']} needs data of two classes, not {len(data.class_names)}")
-    if folder.last.exists() and (changed := changed_splits(folder.last, data)):
-        raise ValueError(
-            f"{folder.path} cannot be resumed: the {', '.join(changed)} images are others than it was trained with; "
-            "bring them back, or use a new folder"
-        )
     history = next(callback for callback in trainer.callbacks if isinstance(callback, History))
-    if trainer.is_global_zero:
-        folder.metrics_file.unlink(missing_ok=True)  # of a shorter run that is being continued
-        folder.describe(config, str(trainer.strategy.root_device))
-        _sample_figure(folder, data, trainer)
-    resumed = folder.last if trainer.strategy.broadcast(folder.last.exists()) else None
-    log.info("%s %s", "continuing" if resumed else "run folder", folder.path)
-    warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # the metrics are of all processes already
-    try:
-        trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
-    except SystemExit as stop:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt(f"hydra.run.dir={shell_value(folder.path)} resume=true continues it") from stop
-    leave()  # what follows is the first process's own work: nothing in it may wait for others
-    if not trainer.is_global_zero:
-        return None
+    resumed = None
+    with _resumable(folder):
+        if trainer.is_global_zero:
+            resumed, step = _resume_point(folder, classifier, data)
+            folder.metrics_file.unlink(missing_ok=True)  # of a shorter run that is being continued
+            folder.describe(config, str(trainer.strategy.root_device), resumed is not None)
+            _go_on_from(trainer, step)
+            if not resumed:
+                _sample_figure(folder, data, trainer)
+        resumed = trainer.strategy.broadcast(resumed)
+        log.info("%s %s", "continuing" if resumed else "run folder", folder.path)
+        warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # the metrics are of all processes already
+        warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # Batches knows where to begin
+        with signals_kept():
+            trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
+        leave()  # what follows is the first process's own work: nothing in it may wait for others
+        return _finish(folder, data, trainer, config, evaluate_on, history) if trainer.is_global_zero else None
 
+
+def _finish(
+    folder: RunFolder,
+    data: ImageDataModule,
+    trainer: pl.Trainer,
+    config: dict[str, Any],
+    evaluate_on: Sequence[str],
+    history: History,
+) -> dict[str, float]:
     best = read(folder.best)
     predictor = load(folder.best, trainer.strategy.root_device)
     evaluations = {split: evaluate(predictor, data, split) for split in SPLITS if split in {"val", *evaluate_on}}
@@ -122,7 +132,8 @@ def train(
         for split, evaluation in evaluations.items() if len(names) == 2 else ():
             scores = evaluation.probabilities[:, 1]
             logger.experiment.add_pr_curve(f"{split}/precision_recall", evaluation.labels, scores, trainer.global_step)
-        logger.log_hyperparams(_hyperparameters(config), {f"result/{name}": value for name, value in metrics.items()})
+        results = {f"result/{name}": value for name, value in metrics.items()}
+        logger.log_hyperparams(_hyperparameters(config), results, trainer.global_step)
         logger.finalize("success")
     folder.write_json("metrics.json", metrics)
     return metrics
@@ -150,6 +161,67 @@ def report(folder: RunFolder, metrics: dict[str, float], overrides: Sequence[str
         "dashboard": f"tensorboard --logdir {path}",
     }.items():
         console.print(f"{purpose:>9}:  {escape(command)}", highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _resumable(folder: RunFolder) -> Iterator[None]:
+    """Around what a run can be resumed after: what ends it says so, in one line."""
+    hint = f"hydra.run.dir={shell_value(folder.path)} resume=true continues it"
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as stop:  # Lightning makes the one of the other
+        kind = type(stop.__context__ if isinstance(stop, SystemExit) else stop)
+        raise (kind if issubclass(kind, KeyboardInterrupt) else KeyboardInterrupt)(hint) from stop
+    except (OSError, ValueError) as error:
+        # TensorBoard's writes fail in a thread, and are raised where the run logs next: as something else by Lightning.
+        fault = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(fault, OSError):
+            raise
+        where = "" if str(folder.path) in str(fault) else f"{folder.path}: "
+        kept = f"; what is saved is kept, and {hint}" if folder.last.exists() else ""
+        raise OSError(f"{where}{fault}{kept}") from error
+
+
+def _resume_point(folder: RunFolder, classifier: Classifier, data: ImageDataModule) -> tuple[Path | None, int]:
+    """The checkpoint to go on from and its step: last.ckpt, or best.ckpt where that is damaged or gone; None, 0 if
+    there is none yet.
+
+    Raises:
+        ValueError: there is none left of a run that had some, or it is one of another run.
+    """
+    faults = []
+    for file in (folder.last, folder.best):
+        try:
+            checkpoint = read(file)
+        except (OSError, ValueError) as error:
+            faults.append(str(error))
+            continue
+        if faults:
+            log.warning("%s: going on from %s, epoch %d", faults[0], file, checkpoint["epoch"] + 1)
+        saved, now = checkpoint[KEY], describe(classifier, data)
+        changed = [
+            f"{name} was {saved.get(name)}, is {now[name]}"
+            for name in ("class_names", "network", "optimizer")
+            if saved.get(name, now[name]) != now[name]
+        ]
+        if changed:
+            raise ValueError(f"{file} cannot be resumed with something else ({'; '.join(changed)}): use a new folder")
+        if splits := changed_splits(saved, data):
+            raise ValueError(
+                f"{file} cannot be resumed: the {', '.join(splits)} images are others than it was trained with; bring "
+                "them back, or use a new folder"
+            )
+        return file, checkpoint["global_step"]
+    if any(file.exists() for file in (folder.last, folder.best, folder.metrics_file, folder.path / "metrics.csv")):
+        raise ValueError(f"{folder.path} cannot be resumed: {'; '.join(faults)}; to train anew, use a new folder")
+    return None, 0
+
+
+def _go_on_from(trainer: pl.Trainer, step: int) -> None:
+    """Tells TensorBoard to forget what earlier sessions logged from ``step`` on, which comes again."""
+    for logger in _tensorboards(trainer):
+        session = SessionLog(status=SessionLog.START)
+        logger.experiment.file_writer.add_event(Event(step=step, session_log=session))
 
 
 def _sample_figure(folder: RunFolder, data: ImageDataModule, trainer: pl.Trainer) -> None:

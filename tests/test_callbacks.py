@@ -17,8 +17,8 @@ def test_the_dashboard_has_pictures_at_every_kth_epoch_and_at_the_end(train, tmp
     events = board(tmp_path / "run")
     steps = {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
     per_epoch = steps["curves"][-1] // 5
-    assert steps["val/confusion_matrix"] == [2 * per_epoch, 4 * per_epoch]
-    assert steps["curves"] == [2 * per_epoch, 4 * per_epoch, 5 * per_epoch]
+    assert steps["val/confusion_matrix"] == [2 * per_epoch - 1, 4 * per_epoch - 1]  # their last step, from 0
+    assert steps["curves"] == [2 * per_epoch - 1, 4 * per_epoch - 1, 5 * per_epoch]
     assert {"confusion_matrix", "roc", "precision_recall", "samples"} <= steps.keys()
     plugins = {tag: data.plugin_data.plugin_name for tag, data in events.summary_metadata.items()}
     curves = {tag for tag, name in plugins.items() if name == "pr_curves"}

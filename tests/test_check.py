@@ -163,7 +163,7 @@ def test_a_run_knows_its_data_again(folder, train, script, tmp_path):
 
     def changed() -> list[str]:
         options = {"batch_size": 9, "val_fraction": 0.2, "group_pattern": r"p\d+", "cache_dir": str(tmp_path / "cache")}
-        return changed_splits(best, ImageFolder(str(folder), 8, 1, **options))
+        return changed_splits(card, ImageFolder(str(folder), 8, 1, **options))
 
     assert changed() == []
     Image.new("L", (8, 8)).save(folder / "train" / "ill" / "p03_ill_a.png")

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 
 import lightning.pytorch as pl
 import torch
@@ -179,7 +180,7 @@ class ImageDataModule(pl.LightningDataModule):
         if self.balance == "sampler":
             weights = 1 / torch.bincount(images.targets)[images.targets].double()
         order = self.seed, lambda: self.trainer.current_epoch, weights
-        return self._loader(images, Batches(len(images), self.batch_size, *order, *self._place()))
+        return self._loader(images, Batches(len(images), self.batch_size, *order, *self._place(), self._start))
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader("val", *self._place())
@@ -200,6 +201,11 @@ class ImageDataModule(pl.LightningDataModule):
         """This process's rank, and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
+    def _start(self) -> int:
+        """The batches of this epoch that the session before has done, if it was stopped within the epoch."""
+        loop = self.trainer.fit_loop
+        return loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
+
     def training_images(self) -> Images:
         """What training batches are drawn from."""
         return self.split("train")
@@ -218,12 +224,13 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _loader(self, images: Images, batches: Batches) -> DataLoader:
         # batch_size=None: the sampler's items are whole batches already.
-        return DataLoader(
+        return Loader(
             images,
             sampler=batches,
             batch_size=None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_leave_signals_to_the_run,
             pin_memory=bool(self.trainer) and self.trainer.strategy.root_device.type == "cuda",
         )
 
@@ -233,3 +240,19 @@ class ImageDataModule(pl.LightningDataModule):
         halves = tuple(Images(images, labels, rows) for rows in parts)
         self._splits["train"], self._splits["val"] = halves
         return halves
+
+
+class Loader(DataLoader):
+    """Asks its sampler for nothing until the first batch is wanted.
+
+    Workers would have it asked when the iterator is made: Lightning does that before a resumed run knows its epoch.
+    """
+
+    def __iter__(self) -> Iterator:
+        yield from super().__iter__()
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Ctrl-C and a cluster's signals reach workers too, whose batch the step is waiting for that the run ends with."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, signal.SIG_IGN)

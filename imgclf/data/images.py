@@ -60,7 +60,8 @@ def digest(image: np.ndarray) -> bytes:
 class Batches(Sampler[Tensor]):
     """Yields the row numbers of one batch after another, in order, or shuffled by (seed, epoch) alone.
 
-    ``epoch`` is asked when an epoch starts, so that a resumed run draws what an undisturbed one would have drawn.
+    ``epoch`` is asked when an epoch starts, so that a resumed run draws what an undisturbed one would have drawn; and
+    so is ``start``, the number of batches of this epoch that an earlier session has trained on, which are left out.
     With ``weights``, float (size,), rows are drawn with replacement, in proportion to them.
 
     Of ``world`` processes, number ``rank`` gets its share; all get as many batches. Shuffled, ``batch_size`` is that
@@ -81,13 +82,14 @@ class Batches(Sampler[Tensor]):
         weights: Tensor | None = None,
         rank: int = 0,
         world: int = 1,
+        start: Callable[[], int] = lambda: 0,
     ) -> None:
         if epoch is not None and batch_size % world:
             raise ValueError(f"data.batch_size={batch_size}: give a multiple of {world}, the number of processes")
         if epoch is None and size < world:
             raise ValueError(f"{size} images to evaluate are too few for {world} processes: each needs one")
         self.size, self.batch_size, self.seed, self.epoch, self.weights = size, batch_size, seed, epoch, weights
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.start = rank, world, start
 
     def __len__(self) -> int:
         if self.epoch is None:
@@ -100,12 +102,12 @@ class Batches(Sampler[Tensor]):
             share = torch.arange(self.size).tensor_split(self.world)[self.rank]
             yield from share.tensor_split(len(self))
             return
-        generator = seeding.generator("order", self.seed, self.epoch())
+        generator, start = seeding.generator("order", self.seed, self.epoch()), self.start()
         if self.weights is None:
             order = torch.randperm(self.size, generator=generator)
         else:
             order = torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
-        for batch in order.split(self.batch_size)[: len(self)]:
+        for batch in order.split(self.batch_size)[start : len(self)]:
             each = len(batch) // self.world
             yield batch[self.rank * each : (self.rank + 1) * each]
 

@@ -99,6 +99,8 @@ class Classifier(pl.LightningModule):
         self.example_input_array = torch.zeros(1, *network.hparams["image_shape"])  # for the model summary
         self.live: dict[str, float] = {}  # loss and accuracy over the last logging interval, for the progress bar
         self._pending: list[tuple[int, Tensor, Tensor, Tensor]] = []
+        self._trained: dict[str, Tensor | float] = {}  # the metrics of an epoch's training, until they are logged
+        self._unfinished: dict = {}  # of the checkpoint that training goes on from
 
     @property
     def validated(self) -> StageMetrics:
@@ -117,6 +119,19 @@ class Classifier(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         describe(self, self.trainer.datamodule)  # what cannot be described fails now, not at the first checkpoint
+
+    def on_train_start(self) -> None:
+        if not self.trainer.fit_loop.restarted_mid_epoch:
+            return
+        for callback in self.trainer.callbacks:  # Lightning does this for epochs that it begins only
+            callback.on_train_epoch_start(self.trainer, self)
+        self.on_train_epoch_start()
+        if self.global_rank == 0 and self._unfinished:  # what was counted then is counted once
+            self._pending = [
+                (step, *(tensor.to(self.device) for tensor in rest)) for step, *rest in self._unfinished["pending"]
+            ]
+            self._metrics["train"].load_state_dict(self._unfinished["metrics"])
+            self._trained = self._unfinished["trained"]
 
     def on_train_epoch_start(self) -> None:
         self._pending.clear()
@@ -142,8 +157,7 @@ class Classifier(pl.LightningModule):
         if last or len(self._pending) >= max(1, self.trainer.log_every_n_steps):
             self._account()
         if last:
-            values = {**self._metrics["train"].compute(self._training_threshold()), "lr": self._rate()}
-            self.log_dict(values, batch_size=1, on_step=False, on_epoch=True)
+            self._trained = {**self._metrics["train"].compute(self._training_threshold()), "lr": self._rate()}
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -155,7 +169,15 @@ class Classifier(pl.LightningModule):
         values = self._metrics["val"].compute(self.threshold)
         if not values["val/loss"].isfinite():
             raise self._diverged(float(values["val/loss"]), self.global_step, "val/loss")
-        self.log_dict(values)
+        # What training logged itself would be lost where a run is stopped before the end of validation.
+        self.log_dict({**self._trained, **values})
+
+    def on_train_epoch_end(self) -> None:
+        # Lightning steps plateau schedulers after the epoch is saved, so that a resumed run would miss it, and not at
+        # all in an epoch that was resumed.
+        loop = self.trainer.fit_loop
+        loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+        loop._restarting = True  # not again; unset right afterwards
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate(batch, "test")
@@ -180,6 +202,11 @@ class Classifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["imgclf"] = describe(self, self.trainer.datamodule)
+        train = self._metrics["train"].state_dict()
+        checkpoint["unfinished"] = {"pending": self._pending, "metrics": train, "trained": self._trained}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self._unfinished = checkpoint.get("unfinished", {})
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> None:
         images, labels = batch
