@@ -5,6 +5,7 @@ import difflib
 import functools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,9 @@ SWEEP_EXTRA = (
     "hydra/sweeper/optuna",
     *(f"hydra/launcher/{name}" for name in ("joblib", "submitit_local", "submitit_slurm", "ray")),
 )
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that a terminal acts on
+LONGEST = 4000  # characters of a message
 
 tracebacks = False  # whether the user asked for them
 _failures: list[Exception] = []
@@ -122,7 +126,7 @@ def one_line(error: Exception) -> str:
         text = str(error).partition("Config search path:")[0]
         if not isinstance(error, (*EXPECTED, HydraException, OmegaConfBaseException)):
             text = f"{type(error).__name__}: {text[:300]} (HYDRA_FULL_ERROR=1 shows where)"
-    return " ".join(text.split())
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], " ".join(text.split()))[:LONGEST]
 
 
 def _unknown_key(error) -> str:

@@ -177,11 +177,10 @@ def _print(folder: Path, groups: Sequence[Group], objective: str) -> None:
     console = get_console()
     console.print(table)
     for job in failed:
-        console.print(f"{job.path}: {job.status}{': ' if job.error else ''}{escape(job.error)}", highlight=False)
-    console.print(f"{'summary':>9}:  {folder / 'summary.csv'}", highlight=False, soft_wrap=True)
-    console.print(
-        f"{'dashboard':>9}:  tensorboard --logdir {shlex.quote(str(folder))}\n", highlight=False, soft_wrap=True
-    )
+        console.print(f"{job.path}: {job.status}{': ' if job.error else ''}{job.error}", highlight=False, markup=False)
+    where = {"summary": f"{folder / 'summary.csv'}", "dashboard": f"tensorboard --logdir {shlex.quote(str(folder))}\n"}
+    for name, text in where.items():
+        console.print(f"{name:>9}:  {text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -278,4 +277,5 @@ def robustness(folder: str | Path, jobs: Sequence[Job], option: str, accelerator
         list(grid.values()), list(grid), values, f"trained on {option}", f"evaluated on {option}", "test/accuracy"
     )
     write(folder / "robustness.png", figures.png(figures.render(figure)))
-    get_console().print(f"{'robustness':>10}:  {folder / 'robustness.csv'}", highlight=False, soft_wrap=True)
+    told = f"{'robustness':>10}:  {folder / 'robustness.csv'}"
+    get_console().print(told, highlight=False, markup=False, soft_wrap=True)
