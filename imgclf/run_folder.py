@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import warnings
@@ -137,6 +138,15 @@ class RunFolder:
         self._described = True
         self.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         self.write_json("environment.json", environment(config.get("seed"), device))
+
+    def clear(self) -> None:
+        """Removes what a run that came to nothing has written, so that the folder is free for the next try."""
+        self._described = False
+        for file in self.path.iterdir():
+            if file.is_dir():
+                shutil.rmtree(file)
+            elif file.name not in (LOCK, JOB, self._log):  # which the end of the run sees to
+                file.unlink()
 
     def write(self, name: str, data: str | bytes) -> Path:
         return write(self.path / name, data)

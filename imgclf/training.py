@@ -93,6 +93,10 @@ def train(
         trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
     except SystemExit as stop:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt(f"hydra.run.dir={shell_value(folder.path)} resume=true continues it") from stop
+    except Exception:
+        if trainer.is_global_zero and not resumed and not trainer.global_step:
+            folder.clear()  # refused before the first step
+        raise
     leave()  # what follows is the first process's own work: nothing in it may wait for others
     if not trainer.is_global_zero:
         return None

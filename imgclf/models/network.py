@@ -20,5 +20,6 @@ class Network(HyperparametersMixin, nn.Module):
 
 def check_widths(name: str, widths: Sequence[int]) -> None:
     """Raises ValueError unless ``widths`` lists positive whole numbers; ``name`` is the option they come from."""
-    if isinstance(widths, str) or not all(isinstance(width, int) and width > 0 for width in widths):
+    listed = isinstance(widths, list | tuple)
+    if not listed or not all(isinstance(width, int) and width > 0 for width in widths):
         raise ValueError(f"model.{name}={widths}: list whole numbers from 1 up, as in model.{name}=[128,64]")

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from imgclf.models.layers import Dropout
 from imgclf.models.network import Network, check_widths
 
+DEEPEST = 1000  # blocks a stage
+
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with batch normalisation beside a shortcut (He et al. 2016, "basic block")."""
@@ -51,6 +53,8 @@ class ResNet(Network):
         super().__init__()
         self.save_hyperparameters()
         check_widths("widths", widths)
+        if not isinstance(depth, int) or not 1 <= depth <= DEEPEST:
+            raise ValueError(f"model.depth={depth}: give a whole number from 1 to {DEEPEST}")
         layers: list[nn.Module] = [
             nn.Conv2d(image_shape[0], widths[0], 3, stem_stride, padding=1, bias=False),
             nn.BatchNorm2d(widths[0]),
