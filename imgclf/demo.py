@@ -104,8 +104,11 @@ def look(predictor: Predictor, source: str | Image.Image | None) -> Look:
         if not isinstance(source, Image.Image):
             given = open_image(source, CANVAS).convert("RGB")
             given.thumbnail((CANVAS, CANVAS))
-    except (OSError, ValueError) as error:  # the temporary folder is nothing to the user
-        return Look(str(error).replace(printable(source), printable(Path(source).name)))
+    except (OSError, ValueError) as error:
+        told = str(error)
+        if isinstance(source, str):  # the temporary folder is nothing to the user
+            told = told.replace(printable(source), printable(Path(source).name))
+        return Look(told)
     if fault:
         return Look(fault, given=given)
     probabilities, names = predictor.logits(images).softmax(1), predictor.class_names

@@ -75,5 +75,5 @@ def _check_callbacks(callbacks: Any) -> None:
     monitored = (*OBJECTIVES, *(f"train/{name}" for name in METRICS))
     for name, callback in callbacks.items():
         monitor = callback.get("monitor") if isinstance(callback, dict) else None
-        if monitor is not None and monitor not in monitored:
+        if monitor not in (None, "${objective}", *monitored):  # a sweep's options are not resolved
             raise ValueError(f"callbacks.{name}.monitor={monitor}: choose one of {', '.join(monitored)}")

@@ -81,9 +81,9 @@ class RunFolder:
         self._logging.close()
         if error is not None and {file.name for file in self.path.iterdir()} <= {LOCK, JOB, self._log}:
             (self.path / self._log).unlink(missing_ok=True)  # refused at once: the folder stays free for the next try
+        with contextlib.suppress(OSError):  # while it is held: filelock notices, whoever waits for it
+            (self.path / LOCK).unlink()
         self._lock.release()
-        if self._empty():
-            (self.path / LOCK).unlink(missing_ok=True)
 
     def _empty(self) -> bool:
         return not self.path.exists() or all(file.name in (LOCK, JOB) for file in self.path.iterdir())

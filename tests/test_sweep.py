@@ -1,6 +1,8 @@
 import csv
 import json
 import sys
+import tempfile
+from pathlib import Path
 
 import optuna
 import pytest
@@ -197,6 +199,27 @@ def test_bad_sweeps_are_refused_before_the_first_job(given, said, train, tmp_pat
 def test_without_the_extra_the_error_names_the_install_line(choice):
     missing = MissingConfigException(f"Could not find '{choice}'", choice)
     assert cli.one_line(missing) == f"{choice} is not installed: pip install -e '.[sweep]'"
+
+
+@pytest.mark.long
+def test_fifty_jobs_leave_nothing_behind(train, monkeypatch, tmp_path):
+    def held():
+        """Children and open descriptors of this process."""
+        children = [children.read_text().split() for children in Path("/proc/self/task").glob("*/children")]
+        return sum(map(len, children)), len(list(Path("/proc/self/fd").iterdir()))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    small = (*SMALL, "data=digits", "data.batch_size=500", "model.hidden=[4]", "evaluate_on=[val]")
+    assert train(*small, "-m", "seed=0,1", "hydra.sweep.dir=first").code == 0
+    before = held()
+    result = train(*small, "-m", "seed=range(0,50)", "hydra.sweep.dir=sweep")
+    assert result.code == 0, result.err
+    assert [row["status"] for row in rows(tmp_path / "sweep")] == ["ok"] * 50
+    assert held() == before
+    files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*")]
+    assert not [path for path in files if path.name.startswith(".") or path.suffix in (".lock", ".tmp")]
+    print(f"50 jobs: {len(files)} files, {before[1]} descriptors before and after, {before[0]} children")
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "sweep"}
 
 
 def test_every_network_but_the_zoo_has_a_search_space():
