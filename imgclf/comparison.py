@@ -194,9 +194,10 @@ def _print(
     console = get_console()
     console.print(table)
     for job in jobs:
-        name = job.path if job.path.name else " ".join(f"{name}={value}" for name, value in job.overrides.items())
+        name = job.path if job.path.name else " ".join(f"{name}={job.overrides.get(name)}" for name in swept(jobs))
         status = "skipped, it was finished" if job.path in skipped else job.status
-        console.print(f"{name}: {status}{': ' if job.error else ''}{job.error}", highlight=False, markup=False)
+        told = f"{name}: {status}{': ' if job.error else ''}{job.error}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
     where = {"summary": f"{folder / 'summary.csv'}", "dashboard": f"tensorboard --logdir {shlex.quote(str(folder))}\n"}
     for name, text in where.items():
         console.print(f"{name:>9}:  {text}", highlight=False, markup=False, soft_wrap=True)
