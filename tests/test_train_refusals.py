@@ -81,7 +81,7 @@ def test_bad_input(arguments, parts, train, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option", ["objective=no", "data.batch_size=0", "model.dropout=2", "trainer.num_nodes=2", "optimizer.betas=[2,2]"]
+    "option", ["objective=no", "data.batch_size=0", "model.dropout=2", "trainer.num_nodes=2", "optimizer.betas=[a,b]"]
 )
 def test_an_option_refused_at_once_leaves_no_folder(option, train, tmp_path):
     assert option.partition("=")[0] in train(option, "hydra.run.dir=run").error
