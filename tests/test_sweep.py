@@ -219,7 +219,8 @@ def test_fifty_jobs_leave_nothing_behind(train, monkeypatch, tmp_path):
     files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*")]
     assert not [path for path in files if path.name.startswith(".") or path.suffix in (".lock", ".tmp")]
     print(f"50 jobs: {len(files)} files, {before[1]} descriptors before and after, {before[0]} children")
-    assert {path.name for path in tmp_path.iterdir()} == {"first", "sweep"}
+    left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("torchinductor_")}  # torch
+    assert left == {"first", "sweep"}
 
 
 def test_every_network_but_the_zoo_has_a_search_space():
