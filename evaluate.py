@@ -39,6 +39,9 @@ def main(cfg: DictConfig) -> float | None:
             return None
         if "_target_" not in cfg.data:
             raise ValueError(f"ckpt={cfg.ckpt} does not say what data it was trained on: name some, such as data=mnist")
+        if typed := OmegaConf.missing_keys(cfg.data):
+            options = " ".join(f"{name}=..." for name in sorted(typed))
+            raise ValueError(f"ckpt={cfg.ckpt} names a place on this machine and lies in no run folder: type {options}")
         if cfg.split != "test" and HydraConfig.get().runtime.choices.data != "checkpoint":
             raise ValueError(
                 f"split={cfg.split} of other data may hold images the checkpoint was trained on: leave data= out"

@@ -6,6 +6,7 @@ import difflib
 import functools
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ SWEEP_EXTRA = (
     "hydra/sweeper/optuna",
     *(f"hydra/launcher/{name}" for name in ("joblib", "submitit_local", "submitit_slurm", "ray")),
 )
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that a terminal acts on
+LONGEST = 4000  # characters of a message
 
 tracebacks = False  # whether the user asked for them
 _failures: list[Exception] = []
@@ -51,6 +55,7 @@ def task(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
         except Exception as error:
             with contextlib.suppress(OSError):
                 os.rmdir(HydraConfig.get().runtime.output_dir)  # if nothing was written yet
+            _note_given(error)
             _failures.append(error)
 
     return wrapped
@@ -75,8 +80,16 @@ def _job(main: Callable[[Any], Any], cfg: Any) -> Any:
         except SystemExit as stop:  # would end the whole sweep
             raise RuntimeError(f"the job asked to exit with {stop.code}") from stop
     except Exception as error:
+        _note_given(error)
         tell(one_line(error))
         raise
+
+
+def _note_given(error: Exception) -> None:
+    """Where to look first, if the error is a library's, which knows nothing of options."""
+    from hydra.core.hydra_config import HydraConfig
+
+    error.add_note(f"given {' '.join(HydraConfig.get().overrides.task)[:300]}")
 
 
 def _settings(overrides: list[str]) -> list[str]:
@@ -150,11 +163,16 @@ def one_line(error: Exception) -> str:
         text = f"cannot read {error.override}: quote unusual characters for Hydra too, as in 'ckpt=\"a=b.ckpt\"'"
     elif isinstance(error, MissingConfigException) and error.missing_cfg_file in SWEEP_EXTRA:
         text = f"{error.missing_cfg_file} is not installed: pip install -e '.[sweep]'"
+    elif isinstance(error, MemoryError) or "allocate memory" in str(error):
+        text = f"not enough memory: a smaller network, image or data.batch_size takes less ({str(error)[:200]})"
+    elif isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
     else:
         text = str(error).partition("Config search path:")[0]
         if not isinstance(error, (*EXPECTED, HydraException, OmegaConfBaseException)):
-            text = f"{type(error).__name__}: {text[:300]} (HYDRA_FULL_ERROR=1 shows where)"
-    return " ".join(text.split())
+            notes = "; ".join([*getattr(error, "__notes__", ()), "HYDRA_FULL_ERROR=1 shows where"])
+            text = f"{type(error).__name__}: {text[:300]} ({notes})"
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], " ".join(text.split()))[:LONGEST]
 
 
 def _unknown_key(error) -> str:

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -29,7 +29,7 @@ class Job:
     Attributes:
         path: the run folder.
         overrides: option to value, as given.
-        status: "ok"; "failed"; or "unfinished", when it was killed or still runs.
+        status: "ok"; "failed"; "unfinished", when it was killed or still runs; or "not run".
         error: what it failed of, one line.
         metrics: metrics.json; empty unless ok.
     """
@@ -85,8 +85,20 @@ def _job(file: Path) -> Job:
     metrics_file = file.with_name("metrics.json")
     status = "failed" if told["error"] else "ok" if metrics_file.exists() else "unfinished"
     metrics = json.loads(metrics_file.read_text()) if status == "ok" else {}
-    words = [word.lstrip("+").partition("=") for word in told["overrides"]]
-    return Job(file.parent, {name: value for name, _, value in words}, status, told["error"] or "", metrics)
+    return Job(file.parent, _given(told["overrides"]), status, told["error"] or "", metrics)
+
+
+def _given(overrides: Sequence[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (word.lstrip("+").partition("=") for word in overrides)}
+
+
+def not_run(jobs: Sequence[Job], planned: Sequence[Sequence[str]]) -> list[Job]:
+    """Those of a sweep that it did not come to, of the overrides of all."""
+    missing = [_given(overrides) for overrides in planned]
+    for job in jobs:
+        if job.overrides in missing:
+            missing.remove(job.overrides)
+    return [Job(Path(), overrides, "not run", "", {}) for overrides in missing]
 
 
 def swept(jobs: Sequence[Job]) -> list[str]:
@@ -119,14 +131,17 @@ def ranked(jobs: Sequence[Job], objective: str, mode: str) -> list[Group]:
     return sorted(groups, key=lambda group: sign * group.mean if group.values else math.inf)
 
 
-def summarise(folder: str | Path, jobs: Sequence[Job], objective: str, mode: str) -> list[Group]:
-    """Writes summary.csv and summary.png into the sweep folder, prints the ranking and returns it.
+def summarise(
+    folder: str | Path, jobs: Sequence[Job], objective: str, mode: str, skipped: Collection[Path] = ()
+) -> list[Group]:
+    """Writes summary.csv and summary.png into the sweep folder, prints the ranking and every job, returns the ranking.
 
-    Only ``objective``, a validation metric, ranks; test metrics are shown beside it.
+    Only ``objective``, a validation metric, ranks; test metrics are shown beside it. ``skipped`` are the run folders of
+    jobs that an earlier start of the sweep had finished.
     """
     groups = ranked(jobs, objective, mode)
     _write_summary(Path(folder), groups, swept(jobs), objective)
-    _print(Path(folder), groups, objective)
+    _print(Path(folder), groups, jobs, objective, skipped)
     figure = picture(groups, swept(jobs), objective, mode)
     if figure is not None:
         from imgclf import figures
@@ -160,11 +175,13 @@ def _write_summary(folder: Path, groups: Sequence[Group], names: Sequence[str], 
     write_csv(folder / "summary.csv", [*columns, "error"], rows)
 
 
-def _print(folder: Path, groups: Sequence[Group], objective: str) -> None:
-    jobs = [job for group in groups for job in group.jobs]
-    failed = [job for job in jobs if job.status != "ok"]
-    table = Table(title=f"{len(jobs)} jobs, {len(failed)} of them failed, by {objective}" if failed else
-                  f"{len(jobs)} jobs by {objective}")  # fmt: skip
+def _print(
+    folder: Path, groups: Sequence[Group], jobs: Sequence[Job], objective: str, skipped: Collection[Path]
+) -> None:
+    failed = sum(job.status in ("failed", "unfinished") for job in jobs)
+    missing = sum(job.status == "not run" for job in jobs)
+    counts = f"{f', {failed} of them failed' if failed else ''}{f', {missing} not run' if missing else ''}"
+    table = Table(title=f"{len(jobs)} jobs{counts}, by {objective}" if counts else f"{len(jobs)} jobs by {objective}")
     table.add_column("rank", justify="right")
     table.add_column("configuration", overflow="fold")
     for name in ("n", objective, "test/accuracy", "seconds"):
@@ -176,12 +193,14 @@ def _print(folder: Path, groups: Sequence[Group], objective: str) -> None:
         table.add_row(str(rank), escape(group.label), str(len(group.values)), *measured, f"{seconds:.1f}")
     console = get_console()
     console.print(table)
-    for job in failed:
-        console.print(f"{job.path}: {job.status}{': ' if job.error else ''}{escape(job.error)}", highlight=False)
-    console.print(f"{'summary':>9}:  {folder / 'summary.csv'}", highlight=False, soft_wrap=True)
-    console.print(
-        f"{'dashboard':>9}:  tensorboard --logdir {shlex.quote(str(folder))}\n", highlight=False, soft_wrap=True
-    )
+    for job in jobs:
+        name = job.path if job.path.name else " ".join(f"{name}={job.overrides.get(name)}" for name in swept(jobs))
+        status = "skipped, it was finished" if job.path in skipped else job.status
+        told = f"{name}: {status}{': ' if job.error else ''}{job.error}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
+    where = {"summary": f"{folder / 'summary.csv'}", "dashboard": f"tensorboard --logdir {shlex.quote(str(folder))}\n"}
+    for name, text in where.items():
+        console.print(f"{name:>9}:  {text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -278,4 +297,5 @@ def robustness(folder: str | Path, jobs: Sequence[Job], option: str, accelerator
         list(grid.values()), list(grid), values, f"trained on {option}", f"evaluated on {option}", "test/accuracy"
     )
     write(folder / "robustness.png", figures.png(figures.render(figure)))
-    get_console().print(f"{'robustness':>10}:  {folder / 'robustness.csv'}", highlight=False, soft_wrap=True)
+    told = f"{'robustness':>10}:  {folder / 'robustness.csv'}"
+    get_console().print(told, highlight=False, markup=False, soft_wrap=True)

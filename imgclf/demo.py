@@ -104,8 +104,11 @@ def look(predictor: Predictor, source: str | Image.Image | None) -> Look:
         if not isinstance(source, Image.Image):
             given = open_image(source, CANVAS).convert("RGB")
             given.thumbnail((CANVAS, CANVAS))
-    except (OSError, ValueError) as error:  # the temporary folder is nothing to the user
-        return Look(str(error).replace(printable(source), printable(Path(source).name)))
+    except (OSError, ValueError) as error:
+        told = str(error)
+        if isinstance(source, str):  # the temporary folder is nothing to the user
+            told = told.replace(printable(source), printable(Path(source).name))
+        return Look(told)
     if fault:
         return Look(fault, given=given)
     probabilities, names = predictor.logits(images).softmax(1), predictor.class_names
@@ -130,8 +133,13 @@ def page(predictor: Predictor) -> gradio.Blocks:
     """The page; in a notebook, ``page(load("best.ckpt")).launch()``. Networks of digits get a sketch pad."""
     import gradio as gr
     import torch
+    from hydra.utils import execution_whitelist
 
     from imgclf.explain import grad_cam
+
+    def seen_by_server(source: str | Image.Image | None) -> Look:
+        with execution_whitelist((), reset=True):  # Hydra's does not reach a server's threads; none is needed here
+            return look(predictor, source)
 
     blank = torch.zeros(1, *predictor.image_shape, dtype=torch.uint8)
     explained = grad_cam(predictor, blank, torch.tensor([0])) is not None
@@ -161,8 +169,8 @@ def page(predictor: Predictor) -> gradio.Blocks:
                 bars = gr.Label(label="Probabilities", num_top_classes=SHOWN, show_heading=False, elem_id="bars")
         shown = [answer, bars, seen, evidence]
         if predictor.reads_digits:
-            pad.input(lambda url: look(predictor, _drawing(url))[:4], pad, shown, api_name="draw", **alone)
-        file.change(lambda path: look(predictor, path), file, [*shown, given], api_name="upload", **alone)
+            pad.input(lambda url: seen_by_server(_drawing(url))[:4], pad, shown, api_name="draw", **alone)
+        file.change(seen_by_server, file, [*shown, given], api_name="upload", **alone)
     return blocks
 
 

@@ -160,8 +160,12 @@ def report(folder: RunFolder, evaluation: Evaluation, predictor: Predictor) -> d
         results.add_row(name.removeprefix(f"{e.split}/"), f"{value:.4f}", f"{low:.4f} to {high:.4f}")
     console.print(results)
     if len(class_names) == 2:
-        console.print(f"{class_names[1]} is predicted from a probability of {e.threshold:.4f} on", highlight=False)
-    console.print(f"metrics.json, predictions.csv and figures are in {folder.path}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{escape(class_names[1])} is predicted from a probability of {e.threshold:.4f} on", highlight=False
+        )
+    console.print(
+        f"metrics.json, predictions.csv and figures are in {escape(str(folder.path))}", highlight=False, soft_wrap=True
+    )
     return e.metrics
 
 
@@ -236,7 +240,8 @@ def predict_files(folder: RunFolder, predictor: Predictor, pattern: str, images_
         console.print(escape(f"{row['file']}: {row['class_name']}{chance}"), highlight=False, soft_wrap=True)
     if pairs:
         console.print(f"accuracy on {len(pairs)} labelled images: {accuracy:.4f}", highlight=False)
-    console.print(f"{len(rows)} predictions are in {folder.path / 'predictions.csv'}", highlight=False, soft_wrap=True)
+    written = escape(str(folder.path / "predictions.csv"))
+    console.print(f"{len(rows)} predictions are in {written}", highlight=False, soft_wrap=True)
     return metrics
 
 

@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from PIL import Image
 
@@ -31,6 +32,8 @@ PER_CLASS = 1000, 2**22  # images and pixels a class at most that the mean image
 def render(figure: Figure) -> np.ndarray:
     """The figure as uint8 (H, W, 3)."""
     figure.set_dpi(DPI)
+    for text in figure.findobj(Text):  # a class may be called $x$; the axes' own powers of ten are "mathdefault"
+        text.set_parse_math("mathdefault" in text.get_text() or "$" not in text.get_text())
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -10,6 +10,8 @@ BINARY_METRICS = ("auroc", "average_precision", "sensitivity", "specificity", "c
 LOWER_IS_BETTER = ("loss", "calibration_error")
 BINARY_OBJECTIVES = tuple(f"val/{name}" for name in BINARY_METRICS)
 OBJECTIVES = (*(f"val/{name}" for name in METRICS), *BINARY_OBJECTIVES)
+WHOLE = ("max_epochs", "devices", "num_nodes", "log_every_n_steps", "accumulate_grad_batches")
+WHOLE_EPOCHS = {"fast_dev_run": False, "check_val_every_n_epoch": 1, "max_steps": -1, "max_time": None}
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 
 
@@ -33,14 +35,25 @@ def check(config: Mapping[str, Any]) -> str:
             raise ValueError(f"{name}.monitor={settings['monitor']}: test metrics choose nothing; name one of val/")
     if not isinstance(evaluate_on, list) or not set(evaluate_on) <= set(SPLITS):
         raise ValueError(f"evaluate_on={evaluate_on}: list any of {', '.join(SPLITS)}, as in evaluate_on=[val,test]")
-    for name, value, least in (
-        ("seed", config["seed"], 0),
-        *((f"trainer.{name}", config["trainer"][name], 1) for name in ("max_epochs", "devices", "num_nodes")),
-    ):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value}: give a whole number from {least} up")
+    if not isinstance(config["seed"], int) or not 0 <= config["seed"] < 2**32:
+        raise ValueError(f"seed={config['seed']}: give a whole number from 0 up to {2**32 - 1}")
+    for name in WHOLE:
+        if not isinstance(config["trainer"][name], int) or config["trainer"][name] < 1:
+            raise ValueError(f"trainer.{name}={config['trainer'][name]}: give a whole number from 1 up")
     if config["trainer"]["strategy"] not in STRATEGIES:
         raise ValueError(f"trainer.strategy={config['trainer']['strategy']}: choose one of {', '.join(STRATEGIES)}")
+    for name, needed in (
+        ("fast_dev_run", False),
+        ("check_val_every_n_epoch", 1),
+        ("max_steps", -1),
+        ("max_time", None),
+    ):
+        if config["trainer"].get(name, needed) != needed:
+            raise ValueError(f"trainer.{name}={config['trainer'][name]}: leave it out, runs here are of whole epochs")
+    for name in ("limit_train_batches", "limit_val_batches"):
+        if not config["trainer"].get(name, 1):
+            raise ValueError(f"trainer.{name}=0: leave it out, every epoch is trained and validated")
+    _check_callbacks(config["callbacks"])
     processes = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
     batch_size = config["data"]["batch_size"]
     if isinstance(batch_size, int) and batch_size % processes:
@@ -56,3 +69,16 @@ def check(config: Mapping[str, Any]) -> str:
     if clip is not None and not (isinstance(clip, int | float) and 0 < clip < math.inf):
         raise ValueError(f"trainer.gradient_clip_val={clip}: give a number above 0, or null for no clipping")
     return "min" if objective.removeprefix("val/") in LOWER_IS_BETTER else "max"
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    """What would be found out only when the first epoch has ended, or the last."""
+    for name, filename in (("best_checkpoint", "best"), ("last_checkpoint", "last")):
+        given = (callbacks or {}).get(name)
+        if not isinstance(given, dict) or given.get("filename") != filename:
+            raise ValueError(f"callbacks.{name}={given}: leave it in, with filename={filename}, which the run needs")
+    monitored = (*OBJECTIVES, *(f"train/{name}" for name in METRICS))
+    for name, callback in callbacks.items():
+        monitor = callback.get("monitor") if isinstance(callback, dict) else None
+        if monitor not in (None, "${objective}", *monitored):  # a sweep's options are not resolved
+            raise ValueError(f"callbacks.{name}.monitor={monitor}: choose one of {', '.join(monitored)}")

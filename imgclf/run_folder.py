@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -86,9 +87,9 @@ class RunFolder:
         self._logging.close()
         if error is not None and {file.name for file in self.path.glob("*")} <= {LOCK, JOB, self._log}:
             (self.path / self._log).unlink(missing_ok=True)  # refused at once: the folder stays free for the next try
+        with contextlib.suppress(OSError):  # while it is held: filelock notices, whoever waits for it
+            (self.path / LOCK).unlink()
         self._lock.release()
-        if self._empty():
-            (self.path / LOCK).unlink(missing_ok=True)
 
     def _empty(self) -> bool:
         return not self.path.exists() or all(file.name in (LOCK, JOB) for file in self.path.iterdir())
@@ -149,6 +150,15 @@ class RunFolder:
             session = {name: value for name, value in now.items() if value != first.get(name)}
             now = {**first, "resumed": [*first.get("resumed", []), session]}
         self.write_json("environment.json", now)
+
+    def clear(self) -> None:
+        """Removes what a run that came to nothing has written, so that the folder is free for the next try."""
+        self._described = False
+        for file in self.path.iterdir():
+            if file.is_dir():
+                shutil.rmtree(file)
+            elif file.name not in (LOCK, JOB, self._log):  # which the end of the run sees to
+                file.unlink()
 
     def write(self, name: str, data: str | bytes) -> Path:
         if not (self.path / LOCK).exists():

@@ -4,13 +4,14 @@
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.core.utils import filter_overrides
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,8 +35,12 @@ class Grid(BasicSweeper):
                     "sweep=random and sweep=bayesian"
                 )
         self.params = {name: value for name, value in self.params.items() if name not in given}
-        with compared(self.config):
+        with compared(self.config, planned=self._planned):
             return super().sweep(arguments)
+
+    def _planned(self) -> list[list[str]]:
+        """The overrides of every job; none before they are known."""
+        return [filter_overrides(job) for batch in self.overrides or () for job in batch]
 
 
 class Search(Sweeper):
@@ -138,12 +143,15 @@ class Search(Sweeper):
 
 
 @contextlib.contextmanager
-def compared(config: DictConfig, tolerant: bool = False) -> Iterator[str]:
+def compared(
+    config: DictConfig, tolerant: bool = False, planned: Callable[[], Sequence[Sequence[str]]] = tuple
+) -> Iterator[str]:
     """Around a sweep: checks first that its jobs can be ranked, and at the end, however it comes, compares them.
 
     Args:
         config: composed for the sweep, with ``hydra``.
         tolerant: failed jobs belong to the result unless all of them failed.
+        planned: tells at the end the overrides of every job, so that those are named which the sweep did not come to.
 
     Yields:
         "min" or "max": which objective is better.
@@ -155,7 +163,8 @@ def compared(config: DictConfig, tolerant: bool = False) -> Iterator[str]:
 
     folder = Path(config.hydra.sweep.dir)
     mode = options.check(OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])))
-    if comparison.read_jobs(folder) and not config.resume:
+    before = comparison.read_jobs(folder)
+    if before and not config.resume:
         raise FileExistsError(
             f"{folder} holds a sweep already; add resume=true to continue it, or choose another hydra.sweep.dir"
         )
@@ -164,10 +173,14 @@ def compared(config: DictConfig, tolerant: bool = False) -> Iterator[str]:
         yield mode
     except Exception as error:
         failure = error
+    except SystemExit as stop:  # would end it as if all were well
+        failure = RuntimeError(f"the sweep was asked to exit with {stop.code}")
     finally:
         jobs = comparison.read_jobs(folder)
         if jobs:
-            comparison.summarise(folder, jobs, config.objective, mode)
+            finished = {job.path for job in before if job.status == "ok"}
+            every = [*jobs, *comparison.not_run(jobs, planned())]
+            comparison.summarise(folder, every, config.objective, mode, finished)
     failed = [job for job in jobs if job.status != "ok"]
     if failure and one_line(failure) not in {job.error for job in failed} and len(failed) < max(1, len(jobs)):
         raise failure

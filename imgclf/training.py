@@ -98,8 +98,13 @@ def train(
         log.info("%s %s", "continuing" if resumed else "run folder", folder.path)
         warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # the metrics are of all processes already
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # Batches knows where to begin
-        with signals_kept():
-            trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
+        try:
+            with signals_kept():
+                trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
+        except Exception:
+            if trainer.is_global_zero and not resumed and not trainer.global_step:
+                folder.clear()  # refused before the first step
+            raise
         leave()  # what follows is the first process's own work: nothing in it may wait for others
         return _finish(folder, data, trainer, config, evaluate_on, history) if trainer.is_global_zero else None
 

@@ -13,12 +13,15 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from PIL import Image, ImageDraw
 
 from imgclf.checkpoint import describe
@@ -135,6 +138,16 @@ def test_the_pages_functions(predictor, tmp_path):
     assert functions["draw"](data_url(Image.new("RGBA", (300, 300))))[0] == "no ink found"  # transparent is white
     assert functions["draw"](None)[0] == ""
     assert functions["upload"](str(tmp_path / "seven.png"))[0] == answer
+
+
+@pytest.mark.parametrize("target", ["os.system", "pathlib.Path"])
+def test_a_thread_of_the_server_cannot_instantiate(target, predictor, monkeypatch, tmp_path):
+    upload = next(function.fn for function in page(predictor).fns.values() if function.api_name == "upload")
+    config = {"_target_": target, "_args_": [f"touch {tmp_path}/executed"]}
+    monkeypatch.setattr("imgclf.demo.look", lambda predictor, source: instantiate(config))
+    with ThreadPoolExecutor(1) as server, pytest.raises(InstantiationException, match="whitelist"):
+        server.submit(upload, None).result()
+    assert not (tmp_path / "executed").exists()
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,11 @@ def test_confusion_matrix_shows_scikit_learn_s_counts_and_row_shares(evaluation)
     assert figure.axes[0].get_xticklabels()[2].get_text() == "a long name"
 
 
+def test_class_names_are_no_formulas():
+    figure = figures.confusion_matrix(torch.eye(2, dtype=torch.int64), ["$\\bad$", "b"], "title")
+    assert figures.render(figure).min() < 50
+
+
 def test_mistakes_are_the_most_confident_errors_in_order(evaluation):
     figure = figures.mistakes(
         evaluation.images, evaluation.labels, evaluation.predicted, evaluation.probabilities, NAMES, "t"

@@ -1,5 +1,8 @@
 import csv
 import json
+import sys
+import tempfile
+from pathlib import Path
 
 import optuna
 import pytest
@@ -42,7 +45,12 @@ def test_a_failed_job_does_not_stop_a_sweep_and_is_told_of(train, tmp_path):
     assert json.loads((tmp_path / "sweep" / "1" / "job.json").read_text())["error"] is None
 
 
-def test_a_job_that_exits_does_not_end_the_sweep_with_success(train, monkeypatch, tmp_path):
+class Terminated(KeyboardInterrupt):
+    """What SIGTERM becomes: an interruption with another exit code."""
+
+
+@pytest.mark.parametrize("stop", [SystemExit(0), SystemExit(3), MemoryError("no memory")], ids=repr)
+def test_a_job_that_exits_does_not_end_the_sweep(stop, train, monkeypatch, tmp_path):
     from imgclf import training
 
     train_one, calls = training.train, []
@@ -50,7 +58,7 @@ def test_a_job_that_exits_does_not_end_the_sweep_with_success(train, monkeypatch
     def leave(*arguments):
         calls.append(arguments)
         if len(calls) == 1:
-            raise SystemExit(0)
+            raise stop
         return train_one(*arguments)
 
     monkeypatch.setattr(training, "train", leave)
@@ -58,6 +66,42 @@ def test_a_job_that_exits_does_not_end_the_sweep_with_success(train, monkeypatch
     assert result.code == 1
     assert "1 of 2 jobs failed" in result.err
     assert [row["status"] for row in rows(tmp_path / "sweep")] == ["failed", "ok"]
+    assert {"sweep/0: failed", "sweep/1: ok"} <= {": ".join(line.split(": ")[:2]) for line in result.out.splitlines()}
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
+def test_an_interruption_ends_the_sweep_which_says_what_is_missing(stop, train, monkeypatch, tmp_path):
+    from imgclf import training
+
+    train_one, calls = training.train, []
+
+    def interrupt(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise stop
+        return train_one(*arguments)
+
+    sweep = (*SMALL, "-m", "seed=1,2,3", "hydra.sweep.dir=sweep")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", interrupt)
+        result = train(*sweep)
+    assert result.code == 130  # 143 where it was SIGTERM
+    assert [row["status"] for row in rows(tmp_path / "sweep")] == ["ok", "unfinished", "not run"]
+    assert "3 jobs, 1 of them failed, 1 not run" in result.out
+    assert {"sweep/0: ok", "sweep/1: unfinished"} <= {*result.out.splitlines()}
+    assert "seed=3: not run" in result.out
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", lambda *given: calls.append(given) or train_one(*given))
+        result = train(*sweep, "resume=true")
+    assert result.code == 0, result.err
+    assert len(calls) == 4  # not the first one again
+    assert {"sweep/0: skipped, it was finished", "sweep/1: ok", "sweep/2: ok"} <= {*result.out.splitlines()}
+
+
+def test_a_sweep_that_is_asked_to_exit_fails(train, monkeypatch):
+    monkeypatch.setattr("imgclf.sweep.BasicSweeper.sweep", lambda *given: sys.exit(0))
+    assert "the sweep was asked to exit with 0" in train(*SMALL, "-m", "seed=1,2", "hydra.sweep.dir=sweep").error
 
 
 @pytest.mark.parametrize("name", ["random", "bayesian"])
@@ -155,6 +199,28 @@ def test_bad_sweeps_are_refused_before_the_first_job(given, said, train, tmp_pat
 def test_without_the_extra_the_error_names_the_install_line(choice):
     missing = MissingConfigException(f"Could not find '{choice}'", choice)
     assert cli.one_line(missing) == f"{choice} is not installed: pip install -e '.[sweep]'"
+
+
+@pytest.mark.long
+def test_fifty_jobs_leave_nothing_behind(train, monkeypatch, tmp_path):
+    def held():
+        """Children and open descriptors of this process."""
+        children = [children.read_text().split() for children in Path("/proc/self/task").glob("*/children")]
+        return sum(map(len, children)), len(list(Path("/proc/self/fd").iterdir()))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    small = (*SMALL, "data=digits", "data.batch_size=500", "model.hidden=[4]", "evaluate_on=[val]")
+    assert train(*small, "-m", "seed=0,1", "hydra.sweep.dir=first").code == 0
+    before = held()
+    result = train(*small, "-m", "seed=range(0,50)", "hydra.sweep.dir=sweep")
+    assert result.code == 0, result.err
+    assert [row["status"] for row in rows(tmp_path / "sweep")] == ["ok"] * 50
+    assert held() == before
+    files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*")]
+    assert not [path for path in files if path.name.startswith(".") or path.suffix in (".lock", ".tmp")]
+    print(f"50 jobs: {len(files)} files, {before[1]} descriptors before and after, {before[0]} children")
+    left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("torchinductor_")}  # torch
+    assert left == {"first", "sweep"}
 
 
 def test_every_network_but_the_zoo_has_a_search_space():

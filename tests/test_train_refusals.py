@@ -66,6 +66,17 @@ from tests.conftest import PROJECT, SMALL
         (["trainer.devices=2", "trainer.strategy=fsdp"], ["trainer.strategy=fsdp", "ddp"]),
         (["trainer.max_epochs=3", "trainer.precision=17"], ["17", "16-mixed"]),
         (["data.variation=[rot"], ["[rot"]),
+        (["data.num_workers=100000"], ["data.num_workers=100000", "from 0 to 512"]),
+        (["data.split_seed=-1"], ["data.split_seed=-1", "from 0 up"]),
+        (["seed=4294967296"], ["seed=4294967296", "from 0 up to 4294967295"]),
+        (["model=resnet", "model.depth=1000000000"], ["model.depth=1000000000", "from 1 to 1000"]),
+        (["model=resnet", "model.widths=3"], ["model.widths=3", "list whole numbers"]),
+        (["callbacks.best_checkpoint.monitor=val/f2"], ["callbacks.best_checkpoint.monitor=val/f2", "val/f1"]),
+        (["~callbacks.last_checkpoint"], ["callbacks.last_checkpoint=None", "leave it in"]),
+        (["+trainer.max_steps=5"], ["trainer.max_steps=5", "whole epochs"]),
+        (["model=mlp", "model.hidden=[1000000,100000000]"], ["not enough memory", "data.batch_size"]),
+        (["trainer.log_every_n_steps=a"], ["trainer.log_every_n_steps=a", "whole number"]),
+        (["optimizer.betas=[a,b]"], ["TypeError", "given ", "optimizer.betas=[a,b]"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
 )
@@ -76,7 +87,9 @@ def test_bad_input(arguments, parts, train, tmp_path):
     assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 
-@pytest.mark.parametrize("option", ["objective=no", "data.batch_size=0", "model.dropout=2", "trainer.num_nodes=2"])
+@pytest.mark.parametrize(
+    "option", ["objective=no", "data.batch_size=0", "model.dropout=2", "trainer.num_nodes=2", "optimizer.betas=[a,b]"]
+)
 def test_an_option_refused_at_once_leaves_no_folder(option, train, tmp_path):
     assert option.partition("=")[0] in train(option, "hydra.run.dir=run").error
     assert not (tmp_path / "run").exists()

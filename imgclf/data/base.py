@@ -18,6 +18,7 @@ from imgclf.options import SPLITS
 from imgclf.transforms.augmentation import Augmentation
 
 ON_THIS_MACHINE = ("data_dir", "cache_dir")  # arguments that say where files are, which no checkpoint keeps
+MOST_WORKERS = 512
 BALANCES = ("none", "weighted_loss", "sampler")
 STATISTICS_FROM = 8192, 2**25  # images and pixels at most
 
@@ -62,6 +63,11 @@ class ImageDataModule(pl.LightningDataModule):
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"data.{name}={value}: give a whole number from 1 up")
+        if not isinstance(num_workers, int) or not 0 <= num_workers <= MOST_WORKERS:
+            raise ValueError(f"data.num_workers={num_workers}: give a whole number from 0 to {MOST_WORKERS}")
+        for name, value in (("split_seed", split_seed), ("seed", seed)):
+            if not isinstance(value, int) or not 0 <= value < 2**32:
+                raise ValueError(f"data.{name}={value}: give a whole number from 0 up to {2**32 - 1}")
         if not isinstance(val_fraction, int | float) or not 0 < val_fraction < 1:
             raise ValueError(f"data.val_fraction={val_fraction}: give a share between 0 and 1, such as 0.1")
         if balance not in BALANCES:

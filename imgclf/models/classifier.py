@@ -74,7 +74,7 @@ class Classifier(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
+        if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
             raise ValueError(f"model.label_smoothing={label_smoothing}: give a share from 0 up to, not including, 1")
         if scheduler_interval not in ("step", "epoch"):
             raise ValueError(f"scheduler.interval={scheduler_interval}: choose step or epoch")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from imgclf.models.layers import Dropout
-from imgclf.models.network import Network, check_widths
+from imgclf.models.network import Network, check_depth, check_widths
 
 
 class CNN(Network):
@@ -44,8 +44,7 @@ class CNN(Network):
         self.save_hyperparameters()
         check_widths("channels", channels)
         check_widths("hidden", hidden)
-        if not isinstance(depth, int) or depth < 1:
-            raise ValueError(f"model.depth={depth}: give a whole number from 1 up")
+        check_depth(depth)
         before, height, width = image_shape
         blocks: list[nn.Module] = []
         for after in channels:

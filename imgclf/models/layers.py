@@ -14,7 +14,7 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= p < 1:
+        if not isinstance(p, int | float) or not 0 <= p < 1:
             raise ValueError(f"model.dropout={p}: give a share from 0 up to, not including, 1")
         self.p = round(p * 256) / 256
 

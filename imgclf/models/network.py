@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from lightning.pytorch.core.mixins import HyperparametersMixin
 from torch import nn
 
+DEEPEST = 1000
+
 
 class Network(HyperparametersMixin, nn.Module):
     """An nn.Module that a checkpoint can rebuild: call ``self.save_hyperparameters()`` first in ``__init__``.
@@ -20,5 +22,12 @@ class Network(HyperparametersMixin, nn.Module):
 
 def check_widths(name: str, widths: Sequence[int]) -> None:
     """Raises ValueError unless ``widths`` lists positive whole numbers; ``name`` is the option they come from."""
-    if isinstance(widths, str) or not all(isinstance(width, int) and width > 0 for width in widths):
+    listed = isinstance(widths, list | tuple)
+    if not listed or not all(isinstance(width, int) and width > 0 for width in widths):
         raise ValueError(f"model.{name}={widths}: list whole numbers from 1 up, as in model.{name}=[128,64]")
+
+
+def check_depth(depth: int) -> None:
+    """Raises ValueError unless ``model.depth`` is a whole number from 1 up, and not so large that nothing holds it."""
+    if not isinstance(depth, int) or not 1 <= depth <= DEEPEST:
+        raise ValueError(f"model.depth={depth}: give a whole number from 1 to {DEEPEST}")

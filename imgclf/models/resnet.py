@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from imgclf.models.layers import Dropout
-from imgclf.models.network import Network, check_widths
+from imgclf.models.network import Network, check_depth, check_widths
 
 
 class ResidualBlock(nn.Module):
@@ -60,6 +60,7 @@ class ResNet(Network):
             raise ValueError(
                 f"model.stochastic_depth={stochastic_depth}: give a probability from 0 up to, not including, 1"
             )
+        check_depth(depth)
         layers: list[nn.Module] = [
             nn.Conv2d(image_shape[0], widths[0], 3, stem_stride, padding=1, bias=False),
             nn.BatchNorm2d(widths[0]),
