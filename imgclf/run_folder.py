@@ -32,6 +32,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn",
             "scikit-image", "pillow")  # fmt: skip
 LOCK = ".lock"
+LEFTOVER = re.compile(r"\..+\.(ckpt|csv|json|png|yaml)\.\d+")  # of a file that a killed session was writing
 JOB = "job.json"  # in a sweep: what the job was given and, if it failed, of what
 WATCHING = ("best_checkpoint", "last_checkpoint", "progress_bar", "model_summary", "dashboard", "early_stopping")
 # What may differ when a run is continued, by prefix: where and how fast it runs, and what is done with it afterwards.
@@ -60,7 +61,7 @@ class RunFolder:
         self.path = Path(path)
         self.best, self.last = self.path / "checkpoints" / "best.ckpt", self.path / "checkpoints" / "last.ckpt"
         self.metrics_file = self.path / "metrics.json"
-        self._resume, self._log, self._described = resume, log, False
+        self._resume, self._log, self._described, self._new = resume, log, False, False
         self._lock = filelock.FileLock(self.path / LOCK)
 
     def __enter__(self) -> "RunFolder":
@@ -75,9 +76,11 @@ class RunFolder:
         except FileExistsError:
             self._lock.release()
             raise
-        for leftover in self.path.rglob(".*"):  # of files that a killed session was writing
-            if re.fullmatch(r"\..+\.\d+", leftover.name) and leftover.is_file():
-                leftover.unlink()
+        self._new = self._empty()
+        for folder in (self.path, self.best.parent, self.path / "figures"):
+            for file in folder.glob(".*"):
+                if LEFTOVER.fullmatch(file.name):
+                    file.unlink()
         self._start_logging()
         return self
 
@@ -152,7 +155,12 @@ class RunFolder:
         self.write_json("environment.json", now)
 
     def clear(self) -> None:
-        """Removes what a run that came to nothing has written, so that the folder is free for the next try."""
+        """Removes what a run that came to nothing has written, so that the folder is free for the next try.
+
+        A folder that held anything before is left as it is.
+        """
+        if not self._new:
+            return
         self._described = False
         for file in self.path.iterdir():
             if file.is_dir():

@@ -348,6 +348,7 @@ def test_a_stranger_does_not_choose_what_is_read(script, good, tmp_path):
     photographs = tmp_path / "elsewhere"
     photographs.mkdir()
     good[KEY]["data"].update(variation="back-image", backgrounds=str(photographs), num_workers=10**6)
+    (tmp_path / "run").mkdir()
     path = save(good, tmp_path / "run" / "checkpoints" / "a.ckpt")
     assert data_config(path)["num_workers"] == 0
     assert data_config(path)["backgrounds"] == "???"

@@ -288,6 +288,19 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file.txt", "before")]
 
 
+def test_what_is_not_the_run_s_stays_in_its_folder(train, tmp_path):
+    notes, hidden = tmp_path / "run" / "letters" / ".draft.json.1", tmp_path / "run" / "figures" / ".seen.123"
+    for file in (notes, hidden):
+        file.parent.mkdir(parents=True)
+        file.write_text("mine")
+    unfinished = tmp_path / "run" / ".metrics.json.77"
+    unfinished.write_text("{")
+    with at_call("imgclf.models.classifier:Classifier.on_fit_start", 1, full_disk):  # before the first step
+        assert "No space left" in train(*FAST, "hydra.run.dir=run", "resume=true").error
+    assert (notes.read_text(), hidden.read_text()) == ("mine", "mine")
+    assert not unfinished.exists()
+
+
 def test_a_run_folder_that_is_removed_ends_the_run_and_stays_away(train, tmp_path):
     with at_call(EPOCH_END, 2, lambda *_: shutil.rmtree(tmp_path / "run")):
         line = train(*FAST, "hydra.run.dir=run").error

@@ -1,6 +1,7 @@
 import os
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -141,6 +142,7 @@ def test_balance(tmp_path):
 
     class Trainer:
         current_epoch = 0
+        fit_loop = SimpleNamespace(restarting=False)
 
     def drawn(data, epoch):
         data.trainer, Trainer.current_epoch = None, epoch
