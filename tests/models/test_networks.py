@@ -9,6 +9,7 @@ from imgclf.checkpoint import config_of, networks
 from imgclf.models.cnn import CNN
 from imgclf.models.layers import Dropout
 from imgclf.models.mlp import MLP
+from imgclf.models.p4cnn import P4CNN
 from imgclf.models.resnet import ResidualBlock, ResNet
 from tests.conftest import PROJECT, options
 
@@ -113,3 +114,23 @@ def test_stochastic_depth_leaves_blocks_out_per_image_in_training_only():
     assert not (last.eval()(images) == images).flatten(1).all(1).any()
     with pytest.raises(ValueError, match=r"model\.stochastic_depth=1"):
         ResNet(stochastic_depth=1.0)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_maps_of_a_turned_image_are_turned_and_move_on_by_one_orientation(depth):
+    network = P4CNN((2, 16, 16), 5, channels=[3, 4], depth=depth).eval()
+    images = torch.rand(6, 2, 16, 16)
+    maps, of_turned = (network.layers(x).unflatten(1, (4, 4)) for x in (images, images.rot90(1, (2, 3))))
+    torch.testing.assert_close(of_turned, maps.rot90(1, (3, 4)).roll(1, 1))
+    assert maps.std(1).mean() > 0.01  # the orientations differ
+
+
+def test_invariant_logits_are_those_of_every_quarter_turn():
+    images = torch.rand(6, 1, 28, 28)
+    turned = [images.rot90(turn, (2, 3)) for turn in range(4)]
+    invariant, upright = (P4CNN(channels=[3, 4], invariant=choice).eval() for choice in (True, False))
+    for x in turned:
+        torch.testing.assert_close(invariant(x), invariant(images))
+    assert all(not torch.allclose(upright(x), upright(images), atol=1e-3) for x in turned[1:])
+    with pytest.raises(ValueError, match=r"model\.channels"):
+        P4CNN((1, 4, 4), channels=[1, 1, 1, 1])
