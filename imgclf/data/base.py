@@ -20,6 +20,7 @@ from imgclf.transforms.augmentation import Augmentation
 ON_THIS_MACHINE = ("data_dir", "cache_dir")  # arguments that say where files are, which no checkpoint keeps
 MOST_WORKERS = 512
 BALANCES = ("none", "weighted_loss", "sampler")
+RESIDENT = 0.25  # of a GPU's free memory that a split may take
 STATISTICS_FROM = 8192, 2**25  # images and pixels at most
 
 
@@ -229,6 +230,10 @@ class ImageDataModule(pl.LightningDataModule):
         return images, labels
 
     def _loader(self, images: Images, batches: Batches) -> DataLoader:
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        resident = self.num_workers == 0 and _fits(images, device)
+        if resident:
+            images, batches.device = images.to(device), device
         # batch_size=None: the sampler's items are whole batches already.
         return Loader(
             images,
@@ -237,7 +242,7 @@ class ImageDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             worker_init_fn=_leave_signals_to_the_run,
-            pin_memory=bool(self.trainer) and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=device.type == "cuda" and not resident,
         )
 
     def _halves(self) -> tuple[Images, Images]:
@@ -256,6 +261,11 @@ class Loader(DataLoader):
 
     def __iter__(self) -> Iterator:
         yield from super().__iter__()
+
+
+def _fits(images: Images, device: torch.device) -> bool:
+    """Whether a GPU has memory left for the images to stay there, where drawing a batch costs next to nothing."""
+    return device.type == "cuda" and images.nbytes <= RESIDENT * torch.cuda.mem_get_info(device)[0]
 
 
 def _leave_signals_to_the_run(worker: int) -> None:

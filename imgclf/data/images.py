@@ -1,6 +1,7 @@
 """Images in memory and the order they are read in."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -38,6 +39,16 @@ class Images(Dataset):
         """int64 (M,): the labels of this split."""
         return self.labels[self.rows]
 
+    @property
+    def nbytes(self) -> int:
+        """Of the images of this split."""
+        return len(self) * math.prod(self.images.shape[1:])
+
+    def to(self, device: torch.device) -> "Images":
+        """This split alone, in the device's memory."""
+        images, labels = self[:]
+        return Images(images.to(device), labels.to(device), torch.arange(len(self), device=device))
+
     def digests(self) -> list[bytes]:
         """A hash of each image of this split: the same pixels, the same hash."""
         images = self.images.contiguous().numpy()
@@ -62,7 +73,7 @@ class Batches(Sampler[Tensor]):
 
     ``epoch`` is asked when an epoch starts, so that a resumed run draws what an undisturbed one would have drawn; and
     so is ``start``, the number of batches of this epoch that an earlier session has trained on, which are left out.
-    With ``weights``, float (size,), rows are drawn with replacement, in proportion to them.
+    They are on ``device``. With ``weights``, float (size,), rows are drawn with replacement, in proportion to them.
 
     Of ``world`` processes, number ``rank`` gets its share; all get as many batches. Shuffled, ``batch_size`` is that
     of all processes together: they draw the same order, and each takes an equal part of every batch. What is left
@@ -83,13 +94,14 @@ class Batches(Sampler[Tensor]):
         rank: int = 0,
         world: int = 1,
         start: Callable[[], int] = lambda: 0,
+        device: torch.device | str = "cpu",
     ) -> None:
         if epoch is not None and batch_size % world:
             raise ValueError(f"data.batch_size={batch_size}: give a multiple of {world}, the number of processes")
         if epoch is None and size < world:
             raise ValueError(f"{size} images to evaluate are too few for {world} processes: each needs one")
         self.size, self.batch_size, self.seed, self.epoch, self.weights = size, batch_size, seed, epoch, weights
-        self.rank, self.world, self.start = rank, world, start
+        self.rank, self.world, self.start, self.device = rank, world, start, device
 
     def __len__(self) -> int:
         if self.epoch is None:
@@ -99,7 +111,7 @@ class Batches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         if self.epoch is None:
-            share = torch.arange(self.size).tensor_split(self.world)[self.rank]
+            share = torch.arange(self.size, device=self.device).tensor_split(self.world)[self.rank]
             yield from share.tensor_split(len(self))
             return
         generator, start = seeding.generator("order", self.seed, self.epoch()), self.start()
@@ -107,7 +119,7 @@ class Batches(Sampler[Tensor]):
             order = torch.randperm(self.size, generator=generator)
         else:
             order = torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
-        for batch in order.split(self.batch_size)[start : len(self)]:
+        for batch in order.to(self.device).split(self.batch_size)[start : len(self)]:
             each = len(batch) // self.world
             yield batch[self.rank * each : (self.rank + 1) * each]
 

@@ -1,4 +1,5 @@
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,6 +53,25 @@ def test_examples_show_every_class():
     assert labels[shown.flatten().long()].tolist() == classes.tolist()
     assert torch.equal(images.examples(30)[0], shown)
     assert len(images.examples(4)[1]) == 4
+
+
+def test_batches_of_images_that_stay_on_a_gpu_are_the_same(monkeypatch):
+    def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+        data = Counted(batch_size=7, eval_batch_size=4)
+        loop, strategy = SimpleNamespace(restarting=False), SimpleNamespace(root_device=torch.device("cpu"))
+        data.trainer = SimpleNamespace(current_epoch=2, fit_loop=loop, strategy=strategy, global_rank=0, world_size=1)
+        return [*data.train_dataloader(), *data.val_dataloader()]
+
+    expected = batches()
+    monkeypatch.setattr("imgclf.data.base._fits", lambda images, device: True)
+    resident = batches()
+    assert len(resident) == len(expected) == 13 + 3
+    for found, batch in zip(resident, expected, strict=True):
+        assert all(map(torch.equal, found, batch))
+    images = Images(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.arange(10), torch.tensor([7, 3]))
+    moved = images.to(torch.device("cpu"))
+    assert moved.images.flatten().tolist() == moved.targets.tolist() == [7, 3]
+    assert moved.nbytes == images.nbytes == 2
 
 
 def test_order_depends_on_seed_and_epoch_only():
