@@ -458,8 +458,8 @@ PLACES = {  # how often each is called in a run
 }
 
 
-def survive(start, tmp_path, kills: Iterator, count: int, *options: str) -> int:
-    """Kills runs ``count`` times and resumes them; those that end are compared with one that nothing happened to.
+def survive(start, tmp_path, kills: Iterator, times: int, *options: str) -> int:
+    """Kills runs so many ``times`` and resumes them; those that end are compared with one that nothing happened to.
 
     Returns:
         How many of the ``kills`` came too late for that, each of which says when or where.
@@ -469,7 +469,7 @@ def survive(start, tmp_path, kills: Iterator, count: int, *options: str) -> int:
     recipe = (*XRAYS, *options)
     assert start(tmp_path, *recipe, "hydra.run.dir=whole", "cache_dir=one") == 0, (tmp_path / "output.txt").read_text()
     codes = []
-    while codes.count(-signal.SIGKILL) < count:
+    while codes.count(-signal.SIGKILL) < times:
         killed = next(kills)
         codes.append(start(tmp_path, *recipe, "hydra.run.dir=run", "cache_dir=two", "resume=true", killed=killed))
         assert codes[-1] in (0, -signal.SIGKILL), (tmp_path / "output.txt").read_text()
