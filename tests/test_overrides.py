@@ -143,7 +143,7 @@ def tried(script, tmp_path):
 FULL = pytest.param(2000, marks=pytest.mark.long)
 
 
-@pytest.mark.parametrize("examples", [30, FULL])
+@pytest.mark.parametrize("examples", [20, FULL])
 def test_train(examples, names, tried):
     targets = [name for name in names if name.endswith("_target_")]
     words = st.one_of(
@@ -156,7 +156,7 @@ def test_train(examples, names, tried):
     tried(examples, words, "train.py", *TINY)
 
 
-@pytest.mark.parametrize("examples", [15, FULL])
+@pytest.mark.parametrize("examples", [10, FULL])
 def test_evaluate(examples, tried, tmp_path):
     classifier = Classifier(MLP(hidden=[4]), Digits.class_names)
     content = {"state_dict": classifier.state_dict(), KEY: describe(classifier, Digits())}

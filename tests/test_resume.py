@@ -275,6 +275,11 @@ def test_a_full_disk_is_one_line_and_what_is_saved_stays(place, count, steps, tr
     assert not list((tmp_path / "run").rglob(".*.*"))
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux, whose /proc nobody can write to")
+def test_a_folder_that_cannot_be_made_is_one_line(train):
+    assert "/proc/run" in train(*FAST, "hydra.run.dir=/proc/run").error
+
+
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     def half(self, data):
         with self.open("wb") as file:

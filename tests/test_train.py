@@ -200,8 +200,14 @@ def test_a_sweep_runs_its_jobs_into_folders_of_their_own(train, tmp_path):
     assert all((tmp_path / "sweep" / str(i) / "metrics.json").exists() for i in range(6))
     chosen = {(config.model._target_.rpartition(".")[2], config.data.variation) for config in configs}
     assert chosen == {(model, variation) for model in ("MLP", "CNN") for variation in ("basic", "rot", "back-rand")}
+    # The last one ends as it would have alone, whatever ran in this process before.
+    assert train("data=noisy_digits", "model=cnn", "data.variation=back-rand", "hydra.run.dir=alone").code == 0
+    assert metrics(tmp_path / "alone") == metrics(tmp_path / "sweep" / "5")
+    first, second = (weights(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("alone", "sweep/5"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_runs_started_in_the_same_second_get_folders_of_their_own(tiny_data, tmp_path):
     options = [*SMALL, "trainer.accelerator=cpu", "trainer.max_epochs=1", f"data_dir={tiny_data}", "evaluate_on=[val]"]
     command = [sys.executable, str(PROJECT / "train.py"), *options]
