@@ -89,6 +89,7 @@ def test_an_ensemble_and_several_views(run, script, tmp_path):
     torch.save(other, tmp_path / "other.ckpt")
     both = f"ckpt=[{best},{tmp_path}/other.ckpt]"
     assert "use split=test" in script("evaluate.py", both, "split=val").error
+    assert "${seed}: no such file" in script("evaluate.py", "ckpt=[${seed}]").error
     for wrong in ("[]", "{a: 1}", f"[{best},3]", "null"):
         assert "name a checkpoint" in script("evaluate.py", f"ckpt={wrong}").error
 

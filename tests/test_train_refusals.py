@@ -68,6 +68,8 @@ from tests.conftest import PROJECT, SMALL
         (["data.variation=[rot"], ["[rot"]),
         (["data.num_workers=100000"], ["data.num_workers=100000", "from 0 to 512"]),
         (["data.split_seed=-1"], ["data.split_seed=-1", "from 0 up"]),
+        (["scheduler=cosine", "scheduler.factory.T_max=0"], ["scheduler.factory.T_max=0", "from 1 up"]),
+        (["scheduler=onecycle", "scheduler.factory.total_steps=5"], ["factory.total_steps=5", "leave it out"]),
         (["seed=4294967296"], ["seed=4294967296", "from 0 up to 4294967295"]),
         (["model=resnet", "model.depth=1000000000"], ["model.depth=1000000000", "from 1 to 1000"]),
         (["model=resnet", "model.widths=3"], ["model.widths=3", "list whole numbers"]),

@@ -194,7 +194,15 @@ class Classifier(pl.LightningModule):
         factory = self.scheduler
         given = factory.keywords if isinstance(factory, partial) else {}
         known = inspect.signature(factory).parameters
-        supplied = {name: length for name in ("total_steps", "T_max") if name in known and given.get(name) is None}
+        supplied = {}
+        for name, least in (("total_steps", length), ("T_max", 1)):
+            value = given.get(name)
+            if name in known and value is None:
+                supplied[name] = length
+            elif name in known and not (isinstance(value, int) and value >= least):
+                raise ValueError(
+                    f"scheduler.factory.{name}={value}: leave it out, or give a whole number from {least} up"
+                )
         config = {"scheduler": factory(optimizer, **supplied), "interval": self.scheduler_interval}
         if self.scheduler_monitor:
             config["monitor"] = self.scheduler_monitor
