@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> float | None:
     from imgclf.predict import ensemble
     from imgclf.run_folder import RunFolder
 
-    paths = _paths(OmegaConf.to_container(cfg)["ckpt"])
+    paths = _paths(cli.plain(cfg)["ckpt"])
     evaluation.check_split(cfg.split)
     keep_freed_memory()
     device = choose_device(cfg.accelerator)
@@ -35,14 +35,14 @@ def main(cfg: DictConfig) -> float | None:
     with RunFolder(HydraConfig.get().runtime.output_dir, log="evaluate.log") as folder:
         if cfg.images:
             evaluation.predict_files(folder, predictor, cfg.images, cfg.images_as)
-            folder.describe(OmegaConf.to_container(cfg, resolve=True), str(device))
+            folder.describe(cli.plain(cfg, resolve=True), str(device))
             return None
         if "_target_" not in cfg.data:
             raise ValueError(f"ckpt={cfg.ckpt} does not say what data it was trained on: name some, such as data=mnist")
         if typed := OmegaConf.missing_keys(cfg.data):
             options = " ".join(f"{name}=..." for name in sorted(typed))
             raise ValueError(f"ckpt={cfg.ckpt} names a place on this machine and lies in no run folder: type {options}")
-        if cfg.split != "test" and HydraConfig.get().runtime.choices.data != "checkpoint":
+        if cfg.split != "test" and HydraConfig.get().runtime.choices["data"] != "checkpoint":
             raise ValueError(
                 f"split={cfg.split} of other data may hold images the checkpoint was trained on: leave data= out"
             )
@@ -54,7 +54,7 @@ def main(cfg: DictConfig) -> float | None:
         if not any(word.startswith(("data=", "data.")) for word in HydraConfig.get().overrides.task):
             for path in paths:
                 evaluation.warn_of_other_data(path, data)  # than the checkpoint's, which nobody asked for
-        folder.describe(OmegaConf.to_container(cfg, resolve=True), str(device))
+        folder.describe(cli.plain(cfg, resolve=True), str(device))
         metrics = evaluation.report(folder, evaluation.evaluate(predictor, data, cfg.split), predictor)
         return metrics[f"{cfg.split}/accuracy"]
 

@@ -5,7 +5,7 @@ from itertools import chain
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from imgclf import cli, sweep
 
@@ -36,9 +36,9 @@ def main(cfg: DictConfig) -> float | None:
     repeats = sys.argv[1:5] if job.job.config_name != "train" else []  # of which run, as in cli.repeated
     if alone and job.runtime.choices.get("sweep"):
         raise ValueError(
-            f"sweep={job.runtime.choices.sweep} is for many runs: add -m, as in python train.py -m sweep=..."
+            f"sweep={job.runtime.choices['sweep']} is for many runs: add -m, as in python train.py -m sweep=..."
         )
-    config = OmegaConf.to_container(cfg, resolve=True)
+    config = cli.plain(cfg, resolve=True)
     config["trainer"] = distributed.as_started(config["trainer"])
     mode = check(config)
 

@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from imgclf import figures
 from imgclf.distributed import Terminated, terminate
+from imgclf.models.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class ProgressBar(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
         return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"  # Lightning counts from 0
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+    def get_metrics(self, trainer: pl.Trainer, pl_module: Classifier) -> dict[str, float]:  # pyrefly: ignore[bad-override]
         validated = trainer.callback_metrics.get("val/accuracy")
         return pl_module.live if validated is None else {**pl_module.live, "val/accuracy": float(validated)}
 
@@ -42,13 +43,13 @@ class ProgressBar(RichProgressBar):
 class Checkpoints(ModelCheckpoint):
     """Lightning's ModelCheckpoint for a run folder that may have been moved since the checkpoint was written."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def here(path: str) -> str:
-            return str(Path(self.dirpath) / Path(path).name) if path else path
+            return str(Path(self.dirpath) / Path(path).name) if path and self.dirpath else path
 
-        paths = {name: here(state[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
-        best = {here(path): score for path, score in state["best_k_models"].items()}
-        super().load_state_dict({**state, **paths, "best_k_models": best, "dirpath": self.dirpath})
+        paths = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
 
 class EarlyStopping(callbacks.EarlyStopping):
@@ -95,7 +96,7 @@ class Interruption(pl.Callback):
         if self._received and whole and not trainer.is_last_batch:  # after the last one comes validation
             self._save_and_end(trainer)
 
-    def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
+    def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args, **kwargs) -> None:
         if self._received and trainer.state.fn == "fit":
             # What tells a resumed run that it has to validate, and Lightning notes within a batch only.
             progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
@@ -133,7 +134,7 @@ class History(pl.Callback):
             by the first only.
     """
 
-    def __init__(self, on_epoch: Callable[[list[dict[str, Any]]], None] = lambda rows: None) -> None:
+    def __init__(self, on_epoch: Callable[[list[dict[str, Any]]], object] = lambda rows: None) -> None:
         self.rows: list[dict[str, Any]] = []
         self.seconds = 0.0  # of training and validation, over all sessions
         self._mark = time.perf_counter()
@@ -142,8 +143,8 @@ class History(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "seconds": self.seconds + time.perf_counter() - self._mark}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows, self.seconds = list(state["rows"]), state["seconds"]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.seconds = list(state_dict["rows"]), state_dict["seconds"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._mark = time.perf_counter()
@@ -210,13 +211,13 @@ class Dashboard(pl.Callback):
             raise ValueError(f"callbacks.dashboard.every_n_epochs={every_n_epochs}: give a whole number from 1 up")
         self.every_n_epochs, self.weights = every_n_epochs, weights
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Classifier) -> None:  # pyrefly: ignore[bad-override]
         # Steps count from 0, as Lightning has it: a checkpoint's own step is the first that comes after it.
         epoch, step, validated = trainer.current_epoch + 1, trainer.global_step - 1, pl_module.validated
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if epoch % self.every_n_epochs or not boards or not trainer.is_global_zero:
+        if epoch % self.every_n_epochs or not boards or not trainer.is_global_zero or validated.counted is None:
             return
-        rows = next(callback for callback in trainer.callbacks if isinstance(callback, History)).rows
+        rows = next(callback for callback in trainer.callbacks if isinstance(callback, History)).rows  # pyrefly: ignore[missing-attribute]
         counts, names = validated.counted.cpu(), pl_module.class_names
         matrix = figures.confusion_matrix(counts, names, f"validation, epoch {epoch}")
         drawn = {"val/confusion_matrix": matrix, "curves": figures.curves(rows)}
@@ -238,7 +239,7 @@ class EMA(EMAWeightAveraging):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._average_model is not None:  # as outside fit
-            self._average_model.module.threshold.copy_(pl_module.threshold)
+            self._average_model.module.get_buffer("threshold").copy_(pl_module.get_buffer("threshold"))
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)

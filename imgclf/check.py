@@ -67,6 +67,7 @@ def check(data: "ImageDataModule", title: str = "data", published: bool = False)
         ValueError, OSError: it cannot be read at all, or not be divided.
     """
     from imgclf.data.files import printable
+    from imgclf.data.folder import ImageFolder
 
     console, found, faults, names = get_console(), [], [], list(data.class_names)
     given = " (so its authors divided it)" if published else ""
@@ -80,7 +81,8 @@ def check(data: "ImageDataModule", title: str = "data", published: bool = False)
             faults.append(finding)
 
     tolerated = getattr(data, "skip_bad", True)
-    data.skip_bad = True  # so that all else is looked at as well
+    if isinstance(data, ImageFolder):
+        data.skip_bad = True  # so that all else is looked at as well
     data.prepare_data()
     console.print(_table(data, title))
     if bad := [f"{name} ({fault})" for name, fault in getattr(data, "faults", {}).items()]:
@@ -92,7 +94,8 @@ def check(data: "ImageDataModule", title: str = "data", published: bool = False)
         for pixels, name, label in zip(images.digests(), data.names(split), images.targets.tolist(), strict=True):
             places[pixels].append((split, name, names[label]))
         for patient in data.groups(split):
-            patients[patient][split] += patient is not None
+            if patient is not None:
+                patients[patient][split] += 1
     copies = [same for same in places.values() if len(same) > 1]
     for i, split in enumerate(SPLITS):
         earlier, either = {*SPLITS[:i]}, " or ".join(SPLITS[:i])

@@ -189,9 +189,9 @@ def changed_splits(card: dict[str, Any], data: Any) -> list[str]:
     Those that are not there, or that its ``card`` (``describe``) does not know, are not named.
     """
     known, changed = card.get("fingerprints"), []
-    for split in SPLITS if isinstance(known, dict) else ():
+    for split in SPLITS:
         with contextlib.suppress(FileNotFoundError):
-            if split in known and known[split] != data.fingerprint(split):
+            if isinstance(known, dict) and split in known and known[split] != data.fingerprint(split):
                 changed.append(split)
     return changed
 
@@ -251,8 +251,8 @@ def _check_archive(path: Path) -> None:
                 if member.file_size > LARGEST_PICKLE:
                     raise ValueError(f"{member.file_size} bytes that are no tensors")
                 for code, argument, _ in pickletools.genops(archive.read(member)):
-                    if code.name == "GLOBAL" and not CALLS.fullmatch(argument):
-                        raise ValueError(f"it calls {argument.replace(' ', '.')}")
+                    if code.name == "GLOBAL" and not CALLS.fullmatch(str(argument)):
+                        raise ValueError(f"it calls {str(argument).replace(' ', '.')}")
 
 
 def _check_tensors(weights: Any, channels: int) -> None:

@@ -126,6 +126,12 @@ def run(main: Callable[[], object]) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def plain(config: Any, resolve: bool = False) -> dict[str, Any]:
+    """A configuration as plain types."""
+    values: Any = OmegaConf.to_container(config, resolve=resolve)
+    return values
+
+
 def repeated(arguments: list[str], conf: Path) -> list[str]:
     """The command line, completed where it repeats a run: --config-path RUN --config-name config.
 
@@ -141,7 +147,7 @@ def repeated(arguments: list[str], conf: Path) -> list[str]:
         return arguments
     from hydra.core.override_parser.types import Quote, QuotedString
 
-    own = OmegaConf.to_container(OmegaConf.load(conf).hydra)
+    own = plain(OmegaConf.load(conf).hydra)
     values = {"run.dir": own["run"]["dir"], "sweep.dir": own["sweep"]["dir"], "sweep.subdir": own["sweep"]["subdir"]}
     options = [
         *("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"),

@@ -268,11 +268,12 @@ def robustness(folder: str | Path, jobs: Sequence[Job], option: str, accelerator
 
     from imgclf import figures
     from imgclf.checkpoint import data_modules, load
+    from imgclf.cli import plain
     from imgclf.device import choose_device
     from imgclf.evaluation import evaluate
 
     folder, name = Path(folder), option.removeprefix("data.")
-    configs = [OmegaConf.to_container(OmegaConf.load(job.path / "config.yaml")) for job in jobs]
+    configs = [plain(OmegaConf.load(job.path / "config.yaml")) for job in jobs]
     values = list(dict.fromkeys(str(config["data"][name]) for config in configs))
     accuracies: dict[str, list[list[float]]] = {}
     sets: dict[str, Any] = {}

@@ -16,7 +16,7 @@ import socket
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -146,7 +146,8 @@ def page(predictor: Predictor) -> gradio.Blocks:
     names = predictor.class_names
     still = {"interactive": False, "format": "png", "height": 320, "buttons": []}
     # Kept from running side by side: Grad-CAM hooks into the one network.
-    alone = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_id": "network"}
+    alone: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_id": "network"}
+    pad = None
     with gr.Blocks(title="imgclf", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as blocks:
         with gr.Row():
             with gr.Column(scale=2, min_width=CANVAS + 20):
@@ -168,7 +169,7 @@ def page(predictor: Predictor) -> gradio.Blocks:
                         gr.Markdown("No evidence is shown: this network has no layer with a height and a width.")
                 bars = gr.Label(label="Probabilities", num_top_classes=SHOWN, show_heading=False, elem_id="bars")
         shown = [answer, bars, seen, evidence]
-        if predictor.reads_digits:
+        if pad is not None:
             pad.input(lambda url: seen_by_server(_drawing(url))[:4], pad, shown, api_name="draw", **alone)
         file.change(seen_by_server, file, [*shown, given], api_name="upload", **alone)
     return blocks
@@ -219,7 +220,7 @@ def main() -> None:
 
 
 def _arguments(words: list[str]) -> tuple[str, int]:
-    given = dict(word.partition("=")[::2] for word in words)
+    given = {name: value for name, _, value in (word.partition("=") for word in words)}
     unknown = [name for name in given if name not in ("ckpt", "port")]
     if unknown or not given.get("ckpt"):
         wrong = f"unknown option {unknown[0]}" if unknown else "ckpt is missing"

@@ -255,7 +255,8 @@ class Processes:
     def __init__(self, trainer: Mapping[str, Any], device: "torch.device", folder: Path) -> None:
         self.rank, self.world = 0, 1
         self._trainer, self._device, self._folder = trainer, device, folder
-        self._local_rank, self._store = 0, None
+        self._local_rank = 0
+        self._store: torch.distributed.Store | None = None
         self._silence = contextlib.ExitStack()
 
     def __enter__(self) -> "Processes":
@@ -378,7 +379,7 @@ class Processes:
 
     def _is_first_to_fail(self) -> bool:
         try:
-            return self._store.add("failed", 1) == 1
+            return self._store is None or self._store.add("failed", 1) == 1
         except RuntimeError:  # the process that keeps the count has ended itself
             return True
 

@@ -239,7 +239,7 @@ def predict_files(folder: RunFolder, predictor: Predictor, pattern: str, images_
         chance = f" ({100 * float(row['probability']):.1f}%)" if row["probability"] else ""
         console.print(escape(f"{row['file']}: {row['class_name']}{chance}"), highlight=False, soft_wrap=True)
     if pairs:
-        console.print(f"accuracy on {len(pairs)} labelled images: {accuracy:.4f}", highlight=False)
+        console.print(f"accuracy on {len(pairs)} labelled images: {metrics['images/accuracy']:.4f}", highlight=False)
     written = escape(str(folder.path / "predictions.csv"))
     console.print(f"{len(rows)} predictions are in {written}", highlight=False, soft_wrap=True)
     return metrics

@@ -26,14 +26,16 @@ def grad_cam(predictor: Predictor, images: Tensor, classes: Tensor) -> Tensor | 
     from captum.attr import LayerGradCam
 
     classifier = predictor.classifier
-    layer = _last_spatial_layer(classifier.network, classifier.example_input_array.to(classifier.device))
+    example = torch.zeros(1, *predictor.image_shape, device=classifier.device)
+    layer = _last_spatial_layer(classifier.network, example)
     if layer is None:
         return None
     cam = LayerGradCam(classifier, layer)
     maps = []
     for chunk, target in zip(images.split(predictor.batch_size), classes.split(predictor.batch_size), strict=True):
         inputs = (chunk.to(classifier.device).float() / 255).requires_grad_()
-        maps.append(cam.attribute(inputs, target.to(classifier.device), relu_attributions=True).detach().cpu())
+        found = cam.attribute(inputs, target.to(classifier.device), relu_attributions=True)
+        maps.append(found.detach().cpu())  # pyrefly: ignore[missing-attribute]
     heat = F.interpolate(torch.cat(maps), images.shape[2:], mode="bilinear")[:, 0]
     return heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imgclf import __version__, cli
 
@@ -132,7 +132,7 @@ def _on_cpu(source: "Predictor") -> "Predictor":
     from imgclf.predict import Predictor
 
     given = source.classifier
-    statistics, network = (given.mean.flatten(), given.std.flatten()), copy.deepcopy(given.network)
+    statistics, network = (given.mean.flatten().tolist(), given.std.flatten().tolist()), copy.deepcopy(given.network)
     classifier = Classifier(
         network.cpu(), given.class_names, *statistics, normalize=given.normalize, channels_last=False
     )
@@ -162,7 +162,7 @@ def _onnx(predictor: "Predictor", metadata: dict[str, str]) -> bytes:
         raise ValueError(f"the weights take {size / 2**30:.1f} GiB, and one ONNX file holds less than 2")
     try:
         with _quiet():
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 Graph().eval(),
                 (torch.zeros(2, *predictor.image_shape, dtype=torch.uint8),),  # a batch of 1 would become a constant
                 dynamo=True,

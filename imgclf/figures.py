@@ -54,7 +54,7 @@ def data(splits: dict[str, Images], class_names: list[str]) -> Figure:
     columns = min(classes, 12)
     rows = -(-classes // columns)
     figure = Figure(figsize=(12, 5 + 1.5 * rows), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[4.4, 0.6 + 1.5 * rows])
+    top, bottom = figure.subfigures(2, 1, height_ratios=[4.4, 0.6 + 1.5 * rows])  # pyrefly: ignore[not-iterable]
     counts_axes, histogram_axes = top.subplots(1, 2, width_ratios=[3, 2])
     width = 0.8 / len(splits)
     for i, (name, images) in enumerate(splits.items()):
@@ -91,7 +91,7 @@ def data(splits: dict[str, Images], class_names: list[str]) -> Figure:
     return figure
 
 
-def samples(images: Tensor, labels: Tensor, class_names: list[str], title: str) -> Figure:
+def samples(images: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """A labelled grid of up to 50 images: uint8, or float in [0, 1], (N, C, H, W)."""
     return _grid(images[:50], [class_names[label] for label in labels[:50].tolist()], title)
 
@@ -341,7 +341,7 @@ def parallel_coordinates(settings: Sequence[dict[str, str]], values: Sequence[fl
     goodness[order] = np.linspace(1, 0, len(values))
     for k in order[::-1]:
         best = k == order[0]
-        style = (
+        style: dict[str, Any] = (
             {"linewidth": 3, "color": ORANGE}
             if best
             else {"linewidth": 1.2, "color": colormaps["Blues"](0.25 + 0.7 * goodness[k])}
@@ -368,7 +368,7 @@ def _axis(texts: Sequence[str]) -> tuple[list[float], list[tuple[float, str]]]:
     span = float(scale(high) - scale(low)) or 1.0
     known = sorted(set(numbers.tolist()))
     if len(known) > 6:
-        known = np.exp(np.linspace(*np.log([low, high]), 5)) if scale is np.log else np.linspace(low, high, 5)
+        known = np.geomspace(low, high, 5) if scale is np.log else np.linspace(low, high, 5)
 
     def place(value: float) -> float:
         return float(scale(value) - scale(low)) / span if high > low else 0.5

@@ -99,7 +99,7 @@ class StageMetrics(nn.Module):
         if num_classes == 2:  # its confusion matrix is counted from the scores: those are of all processes already
             self.scores, self.labels = CatMetric(nan_strategy="ignore"), CatMetric(nan_strategy="ignore")
         for metric in self.children():
-            metric.persistent(True)  # part of state_dict, for a checkpoint within an epoch
+            metric.persistent(True)  # pyrefly: ignore[not-callable]  # part of state_dict, for a checkpoint within an epoch
         self.stage, self.binary = stage, num_classes == 2
 
     def update(self, losses: Tensor, probabilities: Tensor, labels: Tensor) -> None:

@@ -245,14 +245,14 @@ def centre(mask: np.ndarray) -> np.ndarray:
     strokes = mask[cut]
     scale = BOX / max(strokes.shape)
     skeleton = skeletonize(strokes)
-    width = 2 * ndimage.distance_transform_edt(np.pad(strokes, 1))[1:-1, 1:-1][skeleton].mean() * scale
+    width = 2 * ndimage.distance_transform_edt(np.pad(strokes, 1))[1:-1, 1:-1][skeleton].mean() * scale  # pyrefly: ignore[bad-index, unsupported-operation]
     if width < PEN:
         grow = round((PEN - width) / 2 / scale)
         strokes = ndimage.binary_dilation(np.pad(strokes, grow), disk(grow)) if grow else strokes
         scale = BOX / max(strokes.shape)
     shape = tuple(max(1, round(side * scale)) for side in strokes.shape)
     small = resize(strokes.astype(np.float32), shape, order=1, anti_aliasing=True).clip(0, 1)
-    y, x = ndimage.center_of_mass(small)
+    y, x = np.array(ndimage.center_of_mass(small))
     canvas = np.zeros((CANVAS, CANVAS), np.float32)
     top = int(np.clip(round((CANVAS - 1) / 2 - y), 0, CANVAS - shape[0]))
     left = int(np.clip(round((CANVAS - 1) / 2 - x), 0, CANVAS - shape[1]))

@@ -120,7 +120,7 @@ class Predictor:
         images = images.float() / (1 if images.is_floating_point() else 255)
         generator = seeding.generator("views", view, device=images.device)
         as_one = images.reshape(1, -1, *images.shape[2:])
-        changed = self._augmentation(as_one, generator)
+        changed = self._augmentation(as_one, generator) if self._augmentation else as_one
         return images if changed is as_one else changed.view_as(images)
 
     @property

@@ -16,7 +16,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
 from imgclf import comparison
-from imgclf.cli import one_line
+from imgclf.cli import one_line, plain
 
 
 class Grid(BasicSweeper):
@@ -25,6 +25,8 @@ class Grid(BasicSweeper):
     Where the configuration has ``cross_evaluate``, an option of the data such as data.variation, each job's best.ckpt
     is evaluated at the end on the test images of every value that the option had.
     """
+
+    config: DictConfig  # pyrefly: ignore[bad-override-mutable-attribute]
 
     def sweep(self, arguments: list[str]) -> Any:
         given = {argument.partition("=")[0] for argument in arguments}
@@ -38,7 +40,7 @@ class Grid(BasicSweeper):
         with compared(self.config, planned=self._planned):
             return super().sweep(arguments)
 
-    def _planned(self) -> list[list[str]]:
+    def _planned(self) -> list[Sequence[str]]:
         """The overrides of every job; none before they are known."""
         return [filter_overrides(job) for batch in self.overrides or () for job in batch]
 
@@ -56,6 +58,8 @@ class Search(Sweeper):
         ValueError: nothing is searched, the model is among what is searched, the folder holds a study of something
             else, or every trial failed.
     """
+
+    config: DictConfig  # pyrefly: ignore[bad-override-mutable-attribute]
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -75,7 +79,7 @@ class Search(Sweeper):
             study = self._study(direction, overrides)
             finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
             seed = seeding.derive("search", self.config.seed, len(finished)) % 2**32
-            changed = {
+            changed: dict[str, Any] = {
                 "params": None,  # among the overrides
                 "n_trials": max(0, n_trials - len(finished)),
                 "direction": direction,
@@ -104,7 +108,7 @@ class Search(Sweeper):
             )
         if "model" in searched:
             raise ValueError(f"sweep={choice} searches the space of one model: give one, or sweep models without it")
-        return {name: override.input_line for name, override in parsed.items()}
+        return {name: str(override.input_line) for name, override in parsed.items()}
 
     def _study(self, direction: str, overrides: dict[str, str]) -> Any:
         """Optuna's study of the sweep folder, whose interrupted trials wait to be asked for again."""
@@ -120,7 +124,7 @@ class Search(Sweeper):
         study = optuna.create_study(
             storage=self.options["storage"],
             study_name=self.options["study_name"],
-            direction=direction,
+            direction=optuna.study.StudyDirection[direction.upper()],
             load_if_exists=True,
         )
         asked = {**overrides, "objective": self.config.objective}
@@ -162,7 +166,7 @@ def compared(
     from imgclf import options
 
     folder = Path(config.hydra.sweep.dir)
-    mode = options.check(OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])))
+    mode = options.check(plain(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])))
     before = comparison.read_jobs(folder)
     if before and not config.resume:
         raise FileExistsError(

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich import get_console
 from rich.markup import escape
 from rich.table import Table
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore[missing-module-attribute]
 
 from imgclf import figures
 from imgclf import seed as seeding
@@ -42,7 +42,7 @@ def supplied(options: Mapping[str, Any], folder: RunFolder, mode: str) -> dict[s
     return {name: value for name, value in known.items() if name in options and options[name] is None}
 
 
-def unfused(config: Mapping[str, Any]) -> dict[str, bool]:
+def unfused(config: Mapping[str, Any]) -> dict[str, Any]:
     """Lightning refuses to clip the gradients of fused optimizers under mixed precision: their option when clipping."""
     clips = config["trainer"]["gradient_clip_val"] and "fused" in config["optimizer"]
     return {"fused": False} if clips else {}
@@ -84,7 +84,7 @@ def train(
     """
     if config["objective"] in BINARY_OBJECTIVES and len(data.class_names) != 2:
         raise ValueError(f"objective={config['objective']} needs data of two classes, not {len(data.class_names)}")
-    history = next(callback for callback in trainer.callbacks if isinstance(callback, History))
+    history = next(callback for callback in trainer.callbacks if isinstance(callback, History))  # pyrefly: ignore[missing-attribute]
     resumed = None
     with _resumable(folder):
         if trainer.is_global_zero:

@@ -171,7 +171,8 @@ class ImageDataModule(pl.LightningDataModule):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
-        return tuple(self.split("train").images.shape[1:])
+        channels, height, width = self.split("train").images.shape[1:]
+        return channels, height, width
 
     # Lightning's hooks ------------------------------------------------------------------------------------------
 
@@ -186,7 +187,7 @@ class ImageDataModule(pl.LightningDataModule):
         images, weights = self.training_images(), None
         if self.balance == "sampler":
             weights = 1 / torch.bincount(images.targets)[images.targets].double()
-        order = self.seed, lambda: self.trainer.current_epoch, weights
+        order = self.seed, lambda: self.trainer.current_epoch if self.trainer else 0, weights
         return self._loader(images, Batches(len(images), self.batch_size, *order, *self._place(), self._start))
 
     def val_dataloader(self) -> DataLoader:
@@ -210,8 +211,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _start(self) -> int:
         """The batches of this epoch that the session before has done, if it was stopped within the epoch."""
-        loop = self.trainer.fit_loop
-        return loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
+        loop = self.trainer.fit_loop if self.trainer else None
+        return loop.epoch_loop.batch_progress.current.ready if loop and loop.restarting else 0
 
     def training_images(self) -> Images:
         """What training batches are drawn from."""
@@ -248,9 +249,9 @@ class ImageDataModule(pl.LightningDataModule):
     def _halves(self) -> tuple[Images, Images]:
         images, labels = self.official("train")
         parts = hold_out(labels, self.val_fraction, self.split_seed, "data.val_fraction")
-        halves = tuple(Images(images, labels, rows) for rows in parts)
-        self._splits["train"], self._splits["val"] = halves
-        return halves
+        train, val = (Images(images, labels, rows) for rows in parts)
+        self._splits["train"], self._splits["val"] = train, val
+        return train, val
 
 
 class Loader(DataLoader):
@@ -259,7 +260,7 @@ class Loader(DataLoader):
     Workers would have it asked when the iterator is made: Lightning does that before a resumed run knows its epoch.
     """
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator:  # pyrefly: ignore[bad-override]
         yield from super().__iter__()
 
 

@@ -1,5 +1,7 @@
 """scikit-learn's bundled handwritten digits, which need no download."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ class Digits(ImageDataModule):
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
-        bunch = load_digits()
+        bunch: Any = load_digits()
         rows = range(len(bunch.target))
         train, test = train_test_split(rows, test_size=TEST_FRACTION, stratify=bunch.target, random_state=0)
         rows = train if split == "train" else test

@@ -127,7 +127,7 @@ class ImageFolder(ImageDataModule):
         return parts
 
     @functools.cached_property
-    def class_names(self) -> list[str]:
+    def class_names(self) -> list[str]:  # pyrefly: ignore[bad-override]
         names = sorted({label for *_, label in next(iter(self.parts.values()))})
         return names if self.positive is None else sorted(names, key=self.positive.__eq__)
 
@@ -183,8 +183,9 @@ class ImageFolder(ImageDataModule):
 
     def _hold_out(self, part: str, rows: Tensor, fraction: float, seed: int, option: str) -> tuple[Tensor, Tensor]:
         groups = self._groups(part)
-        held = hold_out(self._labels(part)[rows], fraction, seed, option, groups and [groups[i] for i in rows.tolist()])
-        return tuple(rows[side] for side in held)
+        groups = groups and [groups[i] for i in rows.tolist()]
+        kept, held = hold_out(self._labels(part)[rows], fraction, seed, option, groups)
+        return rows[kept], rows[held]
 
     def _labels(self, part: str) -> Tensor:
         numbers = {name: number for number, name in enumerate(self.class_names)}

@@ -65,7 +65,7 @@ class Images(Dataset):
 
 def digest(image: np.ndarray) -> bytes:
     """16 bytes that stand for the pixels of an image, uint8 and contiguous."""
-    return hashlib.blake2b(image, digest_size=DIGEST).digest()
+    return hashlib.blake2b(image.data, digest_size=DIGEST).digest()
 
 
 class Batches(Sampler[Tensor]):

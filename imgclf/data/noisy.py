@@ -66,7 +66,7 @@ class NoisyImages(ImageDataModule):
         self._variations = {"train": self._variation(variation, "train"), "eval": self._variation(variation, "eval")}
 
     @property
-    def class_names(self) -> Sequence[str]:
+    def class_names(self) -> Sequence[str]:  # pyrefly: ignore[bad-override]
         return self.base.class_names
 
     def prepare_data(self) -> None:

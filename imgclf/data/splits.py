@@ -36,10 +36,10 @@ def hold_out(
     if groups is None:
         # A split must hold one image of every class for that; tiny sets are split at random instead.
         stratify = counts.min() > 1 and len(counts) <= min(held, len(labels) - held)
-        rows = train_test_split(
+        stay, out = train_test_split(
             np.arange(len(labels)), test_size=held, stratify=labels.numpy() if stratify else None, random_state=seed
         )
-        return tuple(map(torch.from_numpy, rows))
+        return torch.from_numpy(stay), torch.from_numpy(out)
     _, group = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     limit = min(20, int(group.max()) + 1, int(counts.min()))
     if limit < 2:

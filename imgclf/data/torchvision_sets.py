@@ -62,7 +62,7 @@ class TorchvisionImages(ImageDataModule):
         self.dataset, self.data_dir, self.emnist_split = dataset, Path(data_dir).expanduser(), emnist_split
 
     @property
-    def class_names(self) -> list[str]:
+    def class_names(self) -> list[str]:  # pyrefly: ignore[bad-override]
         import torchvision.datasets
 
         source = getattr(torchvision.datasets, self.dataset)

@@ -118,12 +118,14 @@ class Classifier(pl.LightningModule):
         return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
 
     def on_fit_start(self) -> None:
-        describe(self, self.trainer.datamodule)  # what cannot be described fails now, not at the first checkpoint
+        # What cannot be described fails now, not at the first checkpoint.
+        describe(self, self.trainer.datamodule)  # pyrefly: ignore[missing-attribute]
 
     def on_train_start(self) -> None:
         if not self.trainer.fit_loop.restarted_mid_epoch:
             return
-        for callback in self.trainer.callbacks:  # Lightning does this for epochs that it begins only
+        # Lightning does this for epochs that it begins only.
+        for callback in self.trainer.callbacks:  # pyrefly: ignore[missing-attribute]
             callback.on_train_epoch_start(self.trainer, self)
         self.on_train_epoch_start()
         if self.global_rank == 0 and self._unfinished:  # what was counted then is counted once
@@ -150,11 +152,11 @@ class Classifier(pl.LightningModule):
         if labels.is_floating_point():  # of mixed images: accuracy is of what most of each is; the loss is not divided
             labels = labels.argmax(1)  # by the weights' sum
         elif self.class_weights is not None:
-            loss = loss * self._share_of_weight(labels)
+            loss = loss * self._share_of_weight(labels, self.class_weights)
         # Kept on the device and looked at every few steps: asking every step would make a GPU wait.
         self._pending.append((self.global_step + 1, loss.detach(), logits.detach(), labels))
         last = self.trainer.is_last_batch
-        if last or len(self._pending) >= max(1, self.trainer.log_every_n_steps):
+        if last or len(self._pending) >= max(1, self.trainer.log_every_n_steps):  # pyrefly: ignore[missing-attribute]
             self._account()
         if last:
             self._trained = {**self._metrics["train"].compute(self._training_threshold()), "lr": self._rate()}
@@ -209,7 +211,7 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["imgclf"] = describe(self, self.trainer.datamodule)
+        checkpoint["imgclf"] = describe(self, self.trainer.datamodule)  # pyrefly: ignore[missing-attribute]
         train = self._metrics["train"].state_dict()
         checkpoint["unfinished"] = {"pending": self._pending, "metrics": train, "trained": self._trained}
 
@@ -244,7 +246,7 @@ class Classifier(pl.LightningModule):
             values = {f"step/{name}": value for name, value in self.live.items()}
             logger.log_metrics({**values, "step/lr": self._rate()}, step=self.global_step)
 
-    def _share_of_weight(self, labels: Tensor) -> float | Tensor:
+    def _share_of_weight(self, labels: Tensor, weights: Tensor) -> float | Tensor:
         """The class weights of these images against the mean of all processes.
 
         The loss of a batch is divided by its weights' sum. DDP averages over processes, so that without this factor
@@ -252,7 +254,7 @@ class Classifier(pl.LightningModule):
         """
         if self.trainer.world_size == 1:
             return 1.0
-        own = self.class_weights[labels].sum()
+        own = weights[labels].sum()
         total = own.clone()
         torch.distributed.all_reduce(total)
         return own * self.trainer.world_size / total

@@ -56,7 +56,7 @@ class Variation:
             return images
         if self.background == "rand":
             behind = random_bytes(tuple(images.shape), images.device, generator)
-        elif self.background == "image":
+        elif self.background == "image" and self.backgrounds is not None:
             behind = self.backgrounds.sample(len(images), generator)
         else:
             return paper(images, self.background, generator)

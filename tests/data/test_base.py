@@ -174,6 +174,13 @@ def test_evaluation_sees_every_image_once_whatever_the_batch_size(batch_size):
     assert torch.cat([images[:, 0, 0, 0] for images, _ in batches]).tolist() == list(range(40))
 
 
+def test_training_batches_need_no_trainer():
+    data = Counted(batch_size=30)
+    data.setup("fit")
+    images = torch.cat([batch for batch, _ in data.train_dataloader()])
+    assert sorted(images[:, 0, 0, 0].tolist()) == sorted(numbers(data.split("train")))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_change_nothing(workers):
     loader = Digits(num_workers=workers).eval_dataloader("val")
