@@ -89,8 +89,7 @@ def _note_given(error: Exception) -> None:
     """Where to look first, if the error is a library's, which knows nothing of options."""
     from hydra.core.hydra_config import HydraConfig
 
-    given = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    error.add_note(f"given {' '.join(given)[:300]}")
+    error.add_note(f"given {' '.join(plain(HydraConfig.get().overrides)['task'])[:300]}")
 
 
 def _settings(overrides: list[str]) -> list[str]:

@@ -192,7 +192,7 @@ class Classifier(pl.LightningModule):
         if self.scheduler is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
-        length = steps if self.scheduler_interval == "step" else self.trainer.max_epochs
+        length = steps if self.scheduler_interval == "step" else int(self.trainer.max_epochs or 1)
         factory = self.scheduler
         given = factory.keywords if isinstance(factory, partial) else {}
         known = inspect.signature(factory).parameters
