@@ -87,22 +87,22 @@ def train(
     history = next(callback for callback in trainer.callbacks if isinstance(callback, History))  # pyrefly: ignore[missing-attribute]
     resumed = None
     with _resumable(folder):
-        if trainer.is_global_zero:
-            resumed, step = _resume_point(folder, classifier, data)
-            folder.metrics_file.unlink(missing_ok=True)  # of a shorter run that is being continued
-            folder.describe(config, str(trainer.strategy.root_device), resumed is not None)
-            _go_on_from(trainer, step)
-            if not resumed:
-                _sample_figure(folder, data, trainer)
-        resumed = trainer.strategy.broadcast(resumed)
-        log.info("%s %s", "continuing" if resumed else "run folder", folder.path)
-        warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # the metrics are of all processes already
-        warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # Batches knows where to begin
         try:
+            if trainer.is_global_zero:
+                resumed, step = _resume_point(folder, classifier, data)
+                folder.metrics_file.unlink(missing_ok=True)  # of a shorter run that is being continued
+                folder.describe(config, str(trainer.strategy.root_device), resumed is not None)
+                _go_on_from(trainer, step)
+                if not resumed:
+                    _sample_figure(folder, data, trainer)
+            resumed = trainer.strategy.broadcast(resumed)
+            log.info("%s %s", "continuing" if resumed else "run folder", folder.path)
+            warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # the metrics are of all processes already
+            warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # Batches knows where to begin
             with signals_kept():
                 trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
         except Exception:
-            if trainer.is_global_zero and not resumed and not trainer.global_step:
+            if trainer.is_global_zero and not trainer.global_step:
                 folder.clear()  # refused before the first step
             raise
         leave()  # what follows is the first process's own work: nothing in it may wait for others

@@ -271,5 +271,7 @@ def _fits(images: Images, device: torch.device) -> bool:
 
 def _leave_signals_to_the_run(worker: int) -> None:
     """Ctrl-C and a cluster's signals reach workers too, whose batch the step is waiting for that the run ends with."""
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for name in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(name, signal.SIG_IGN)
+    # Told a second time it ends: so does a process that has not ended its workers otherwise.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
