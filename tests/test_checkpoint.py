@@ -76,6 +76,7 @@ def test_whitelists_hold_classes_of_our_own_only():
     assert networks() == (
         "imgclf.models.cnn.CNN",
         "imgclf.models.mlp.MLP",
+        "imgclf.models.p4cnn.P4CNN",
         "imgclf.models.resnet.ResNet",
         "imgclf.models.torchvision_zoo.TorchvisionNetwork",
     )
