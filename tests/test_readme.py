@@ -52,7 +52,7 @@ def test_the_readme_is_under_200_lines_and_names_the_test_command():
     assert "pip install -e '.[dev]' && pytest" in README
     script = (PROJECT / ".ci" / "run").read_text()
     assert "pip install --quiet -e '.[dev]'" in script
-    assert "\npytest\n" in script
+    assert "\npytest || " in script
     assert "\npytest -m slow " in script
 
 
