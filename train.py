@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> float | None:
     from imgclf.callbacks import History, Interruption
     from imgclf.checkpoint import AtomicCheckpointIO
     from imgclf.device import choose_device, choose_precision, keep_freed_memory
-    from imgclf.models.classifier import Classifier, num_logits
+    from imgclf.models.classifier import OPTIONS, Classifier, num_logits
 
     device = choose_device(cfg.trainer.accelerator, "trainer.accelerator")
     distributed.check_devices(config["trainer"]["devices"], device)
@@ -68,7 +68,7 @@ def main(cfg: DictConfig) -> float | None:
         processes.prepare(data)
         data.setup("fit")
         model = dict(config["model"])
-        common = {name: model.pop(name) for name in ("label_smoothing", "threshold", "normalize", "channels_last")}
+        common = {name: model.pop(name) for name in OPTIONS}
         size = {"image_shape": data.image_shape, "num_classes": num_logits(data.class_names)}
         network = instantiate(model, **size, _convert_="all")
         classifier = Classifier(

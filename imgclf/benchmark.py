@@ -31,7 +31,7 @@ from imgclf.checkpoint import networks
 from imgclf.data.torchvision_sets import TorchvisionImages
 from imgclf.device import choose_device, choose_precision, keep_freed_memory
 from imgclf.evaluation import evaluate
-from imgclf.models.classifier import Classifier
+from imgclf.models.classifier import OPTIONS, Classifier
 from imgclf.models.cnn import CNN
 from imgclf.models.mlp import MLP
 from imgclf.predict import Predictor
@@ -45,8 +45,7 @@ precision and threads, in alternation; prints tables and writes them as JSON.
     python -m imgclf.benchmark [quick|full] [to=benchmark.json]
 
   quick                  a few minutes on 2 cores: speed, phases of a step, variations, start, growth with the data
-  full                   more rounds, and seconds to 98.93% and 99% on MNIST's test images with experiment=mnist_fast;
-                         MNIST has to be in data_dir (IMGCLF_DATA_DIR, or ./data)
+  full                   the same in more rounds
   to=FILE                a new file for the figures; none by default
 
 Only ratios within one run compare: nothing else should run on the machine meanwhile.
@@ -74,7 +73,7 @@ def main(arguments: list[str]) -> None:
 
 
 def benchmark(full: bool = False) -> dict[str, Any]:
-    """All figures, printed as they come; the keys are the tables' titles, the values their rows."""
+    """All figures, printed as they come: of each table its rows."""
     keep_freed_memory()
     device, rounds = choose_device("auto"), 5 if full else 3
     figures: dict[str, Any] = {
@@ -97,8 +96,6 @@ def benchmark(full: bool = False) -> dict[str, Any]:
             ("Growth with the data", lambda: _growth(place)),
         ):
             figures[title.partition(",")[0].lower()] = _table(title, measure())
-        if full:
-            figures["time to accuracy"] = _table("MNIST, experiment=mnist_fast", _time_to_accuracy(place))
     return figures
 
 
@@ -162,8 +159,7 @@ class ByHand:
     PHASES = ("data", "variation", "forward", "backward", "optimizer")
 
     def __init__(self, config: dict[str, Any], device: torch.device, variation: Variation | None = None) -> None:
-        own = ("label_smoothing", "threshold", "normalize", "channels_last")
-        model = {name: value for name, value in config["model"].items() if name not in own}
+        model = {name: value for name, value in config["model"].items() if name not in OPTIONS}
         network = instantiate(
             model, image_shape=[1, 28, 28], num_classes=10, _convert_="all", _execution_whitelist_=networks()
         )
@@ -327,21 +323,6 @@ def _growth(place: Path) -> list[dict[str, Any]]:
         )
         first = rows[0]["seconds an epoch"] / rows[0]["training images"]
         rows[-1]["against the smallest, an image"] = min(seconds) / rows[-1]["training images"] / first
-    return rows
-
-
-def _time_to_accuracy(place: Path) -> list[dict[str, Any]]:
-    rows = []
-    for seed in range(1, 6):
-        run = train(place, "experiment=mnist_fast", f"seed={seed}")
-        rows.append(
-            {
-                "seed": seed,
-                "test accuracy": run["metrics"]["test/accuracy"],
-                "training, s": run["metrics"]["train/seconds"],
-                "whole process, s": run["seconds"],
-            }
-        )
     return rows
 
 

@@ -42,12 +42,7 @@ def check(config: Mapping[str, Any]) -> str:
             raise ValueError(f"trainer.{name}={config['trainer'][name]}: give a whole number from 1 up")
     if config["trainer"]["strategy"] not in STRATEGIES:
         raise ValueError(f"trainer.strategy={config['trainer']['strategy']}: choose one of {', '.join(STRATEGIES)}")
-    for name, needed in (
-        ("fast_dev_run", False),
-        ("check_val_every_n_epoch", 1),
-        ("max_steps", -1),
-        ("max_time", None),
-    ):
+    for name, needed in WHOLE_EPOCHS.items():
         if config["trainer"].get(name, needed) != needed:
             raise ValueError(f"trainer.{name}={config['trainer'][name]}: leave it out, runs here are of whole epochs")
     for name in ("limit_train_batches", "limit_val_batches"):

@@ -57,8 +57,7 @@ class Predictor:
     ) -> None:
         several = [classifier] if isinstance(classifier, Classifier) else classifier
         self.classifiers, self.image_shape, self.dark_ink = [one.eval() for one in several], image_shape, dark_ink
-        self._views: int = 1
-        self._augmentation: Augmentation | None = None
+        self._views, self._augmentation = 1, Augmentation()
         self.scaled = scaled
         self.batch_size = batch_size or min(1000, max(1, PIXELS // math.prod(image_shape[1:])))
 
@@ -120,8 +119,7 @@ class Predictor:
         images = images.float() / (1 if images.is_floating_point() else 255)
         generator = seeding.generator("views", view, device=images.device)
         as_one = images.reshape(1, -1, *images.shape[2:])
-        changed = self._augmentation(as_one, generator) if self._augmentation else as_one
-        return images if changed is as_one else changed.view_as(images)
+        return self._augmentation(as_one, generator).view_as(images)
 
     @property
     def reads_digits(self) -> bool:

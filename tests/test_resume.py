@@ -393,14 +393,8 @@ XRAYS = (
 
 
 HEAVY = (
-    *(
-        "lightning.pytorch",
-        "torchvision",
-        "torchmetrics.classification",
-        "torch.utils.tensorboard",
-        "matplotlib.figure",
-    ),
-    *("sklearn.model_selection", "sklearn.metrics", "captum.attr", "hydra", "pytest"),
+    *("lightning.pytorch", "torchvision", "torchmetrics.classification", "torch.utils.tensorboard"),
+    *("matplotlib.figure", "sklearn.model_selection", "sklearn.metrics", "captum.attr", "hydra", "pytest"),
 )
 
 
@@ -440,7 +434,7 @@ def session(options: list[str], folder: Path, killed: tuple[str, int] | float | 
 def start():
     """Runs a session, forked from a process that has imported what takes long; its exit code, negative if killed."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([*HEAVY])
+    server.set_forkserver_preload(list(HEAVY))
 
     def run(folder: Path, *options: str, killed=None) -> int:
         process = server.Process(target=session, args=(list(options), folder, killed))
@@ -491,9 +485,7 @@ def survive(start, tmp_path, kills: Iterator, times: int, *options: str) -> int:
 
 @pytest.mark.slow
 def test_a_run_killed_in_every_phase_ends_as_if_nothing_had_been(start, tmp_path):
-    kills = [
-        *(("imgclf.data.cache:read_image", 50), (STEP, 9), ("torch:save", 3), ("imgclf.figures:render", 8)),
-    ]
+    kills = [("imgclf.data.cache:read_image", 50), (STEP, 9), ("torch:save", 3), ("imgclf.figures:render", 8)]
     assert survive(start, tmp_path, iter(kills), len(kills)) == 0
 
 

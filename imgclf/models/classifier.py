@@ -18,6 +18,7 @@ from imgclf.checkpoint import describe
 from imgclf.metrics import StageMetrics, decide, youden_threshold
 from imgclf.models.network import Network
 
+OPTIONS = ("label_smoothing", "threshold", "normalize", "channels_last")  # of conf/model, which no network takes
 NORMALIZATIONS = ("dataset", "image")
 FLAT = 1e-2  # added to an image's deviation, so that an empty one is not made into noise
 
