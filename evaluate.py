@@ -22,14 +22,14 @@ def main(cfg: DictConfig) -> float | None:
 
     from imgclf import evaluation
     from imgclf.checkpoint import data_config, load
-    from imgclf.device import choose_device, keep_freed_memory
+    from imgclf.device import choose_device, shorten_steps
     from imgclf.predict import ensemble
     from imgclf.run_folder import RunFolder
 
     paths = _paths(cli.plain(cfg)["ckpt"])
     evaluation.check_split(cfg.split)
-    keep_freed_memory()
     device = choose_device(cfg.accelerator)
+    shorten_steps(device)
     predictor = ensemble([load(path, device) for path in paths])
     predictor.average_views(cfg.tta, instantiate(cfg.augmentation))
     with RunFolder(HydraConfig.get().runtime.output_dir, log="evaluate.log") as folder:

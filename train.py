@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> float | None:
     from imgclf import training
     from imgclf.callbacks import History, Interruption
     from imgclf.checkpoint import AtomicCheckpointIO
-    from imgclf.device import choose_device, choose_precision, keep_freed_memory
+    from imgclf.device import choose_device, choose_precision, shorten_steps
     from imgclf.models.classifier import OPTIONS, Classifier, num_logits
 
     device = choose_device(cfg.trainer.accelerator, "trainer.accelerator")
@@ -55,7 +55,7 @@ def main(cfg: DictConfig) -> float | None:
     if distributed.must_launch(config["trainer"]):
         distributed.launch(__file__, config["trainer"]["devices"])
         return own.metrics()[cfg.objective]
-    keep_freed_memory()
+    shorten_steps(device)
     precision = choose_precision(cfg.trainer.precision, device)
     with distributed.Processes(config["trainer"], device, own.path) as processes, processes.claim(own) as folder:
         folder.check_same(config)

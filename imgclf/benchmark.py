@@ -29,7 +29,7 @@ from torch.utils.benchmark import Timer
 from imgclf import cli
 from imgclf.checkpoint import networks
 from imgclf.data.torchvision_sets import TorchvisionImages
-from imgclf.device import choose_device, choose_precision, keep_freed_memory
+from imgclf.device import choose_device, choose_precision, shorten_steps
 from imgclf.evaluation import evaluate
 from imgclf.models.classifier import OPTIONS, Classifier
 from imgclf.models.cnn import CNN
@@ -74,8 +74,8 @@ def main(arguments: list[str]) -> None:
 
 def benchmark(full: bool = False) -> dict[str, Any]:
     """All figures, printed as they come: of each table its rows."""
-    keep_freed_memory()
     device, rounds = choose_device("auto"), 5 if full else 3
+    shorten_steps(device)
     figures: dict[str, Any] = {
         "machine": {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",

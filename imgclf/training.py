@@ -23,6 +23,7 @@ from imgclf.checkpoint import KEY, changed_splits, describe, load, read
 from imgclf.data.base import ImageDataModule
 from imgclf.distributed import leave, signals_kept
 from imgclf.evaluation import evaluate, result_figures
+from imgclf.loop import EpochLoop
 from imgclf.models.classifier import Classifier
 from imgclf.options import BINARY_METRICS, BINARY_OBJECTIVES, METRICS, SPLITS
 from imgclf.run_folder import RunFolder, shell_value
@@ -99,6 +100,7 @@ def train(
             log.info("%s %s", "continuing" if resumed else "run folder", folder.path)
             warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # the metrics are of all processes already
             warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # Batches knows where to begin
+            trainer.fit_loop.epoch_loop = EpochLoop(trainer, trainer.min_steps, trainer.max_steps)
             with signals_kept():
                 trainer.fit(classifier, datamodule=data, ckpt_path=resumed, weights_only=True)
         except Exception:

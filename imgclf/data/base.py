@@ -77,6 +77,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.val_fraction, self.split_seed, self.seed = val_fraction, split_seed, seed
         self.augmentation, self.balance = augmentation, balance
+        self._draws = bool(augmentation) or type(self).augment is not ImageDataModule.augment
         self._splits: dict[str, Images] = {}
         self._evaluated: dict[str, Images] = {}
         self._fingerprints: dict[str, str] = {}
@@ -222,6 +223,8 @@ class ImageDataModule(pl.LightningDataModule):
         if not (self.trainer and self.trainer.training) or isinstance(batch, Tensor):  # a Tensor: the model summary's
             return batch
         images, labels = batch
+        if not self._draws:
+            return images.float().div_(255), labels
         step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         key = (self.seed, self.trainer.current_epoch, step, self.trainer.global_rank)
         generator = seeding.generator("noise", *key, device=images.device)
@@ -258,10 +261,14 @@ class Loader(DataLoader):
     """Asks its sampler for nothing until the first batch is wanted.
 
     Workers would have it asked when the iterator is made: Lightning does that before a resumed run knows its epoch.
+    Without workers a batch is the data set's own, which DataLoader would search for what is no tensor yet.
     """
 
     def __iter__(self) -> Iterator:  # pyrefly: ignore[bad-override]
-        yield from super().__iter__()
+        if self.num_workers or self.pin_memory:
+            yield from super().__iter__()
+        else:
+            yield from map(self.dataset.__getitem__, self.sampler)
 
 
 def _fits(images: Images, device: torch.device) -> bool:

@@ -110,12 +110,13 @@ class Classifier(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8, or float in [0, 1], (N, C, H, W) to logits (N, classes)."""
-        images = images.to(self.mean.dtype) / (1 if images.is_floating_point() else 255)
+        values = images.to(self.mean.dtype)
+        images = values if images.is_floating_point() else values / 255
         if self.normalize == "image":
             std, mean = torch.std_mean(images, (1, 2, 3), correction=0, keepdim=True)
             logits = self.network((images - mean) / (std + FLAT))
         else:
-            logits = self.network((images - self.mean) / self.std)
+            logits = self.network((images - self.mean).div_(self.std))
         return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
 
     def on_fit_start(self) -> None:

@@ -75,6 +75,11 @@ class Augmentation:
         self.flip, self.crop, self.thickness, self.erase = flip, crop, thickness, erase
         self.blur, self.brightness, self.contrast, self.gamma = blur, brightness, contrast, gamma
         self.mixup, self.cutmix = mixup, cutmix
+        self._on = any({**strengths, **shares, "crop": 1 - crop}.values())
+
+    def __bool__(self) -> bool:
+        """Whether anything is on."""
+        return self._on
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Float images (N, C, H, W) in [0, 1] in, the same shape out; ``generator`` lives on the images' device."""

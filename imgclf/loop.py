@@ -1,0 +1,90 @@
+"""Lightning's loop over the batches of an epoch, without what costs a small network more than its own arithmetic."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.optim import LBFGS
+
+from imgclf.models.classifier import Classifier
+
+WITHIN_A_STEP = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
+
+
+class EpochLoop(_TrainingEpochLoop):
+    """Calls what the plain recipe needs of a step, in Lightning's order and with its counters.
+
+    Lightning asks 60 times a step whether there is a profiler, a scaler, something to accumulate, clip or call, which
+    takes it 1 ms and more: as long as a step of an MLP. Here that is asked once an epoch. Whatever is not plain (a
+    profiler, several processes, accumulated or clipped gradients, float16, callbacks within the step, the first batch
+    of a resumed run) is Lightning's own ``advance``; either way the numbers are the same, bit for bit.
+    """
+
+    def on_run_start(self, data_fetcher: _DataFetcher) -> None:
+        super().on_run_start(data_fetcher)
+        trainer: Any = self.trainer  # Lightning leaves some of its attributes undeclared
+        callbacks, precision = trainer.callbacks, trainer.precision_plugin
+        self._plain = (
+            isinstance(data_fetcher, _PrefetchDataFetcher)
+            and isinstance(trainer.lightning_module, Classifier)
+            and trainer.world_size == trainer.accumulate_grad_batches == 1
+            and not trainer.gradient_clip_val
+            and type(precision) in (Precision, MixedPrecision)
+            and getattr(precision, "scaler", None) is None
+            and isinstance(trainer.profiler, PassThroughProfiler)
+            and not isinstance(trainer.optimizers[0], LBFGS)
+            and not any(_overrides(callback, hook) for callback in callbacks for hook in WITHIN_A_STEP)
+        )
+        self._before = [callback for callback in callbacks if _overrides(callback, "on_train_batch_start")]
+        self._after = [callback for callback in callbacks if _overrides(callback, "on_train_batch_end")]
+
+    def advance(self, data_fetcher: _DataFetcher) -> None:
+        if not self._plain or self.restarting:
+            super().advance(data_fetcher)
+            return
+        trainer: Any = self.trainer
+        progress = self.batch_progress
+        module, data, optimizer = trainer.lightning_module, trainer.datamodule, trainer.optimizers[0]
+        optimized = self.automatic_optimization.optim_progress.optimizer
+        batch, _, _ = next(data_fetcher)
+        index = self.batch_idx + 1
+        progress.is_last_batch = data_fetcher.done
+        batch = data.on_before_batch_transfer(batch, 0)
+        if trainer.strategy.root_device.type != "cpu":
+            batch = data.transfer_batch_to_device(batch, trainer.strategy.root_device, 0)
+        batch = data.on_after_batch_transfer(batch, 0)
+        progress.increment_ready()
+        trainer._logger_connector.on_batch_start(batch)
+        for callback in self._before:
+            callback.on_train_batch_start(trainer, module, batch, index)
+        module.on_train_batch_start(batch, index)
+        progress.increment_started()
+
+        optimized.step.increment_ready()
+        with trainer.precision_plugin.forward_context():
+            loss = module.training_step(batch, index)
+        optimized.zero_grad.increment_ready()
+        optimized.zero_grad.increment_started()
+        optimizer.zero_grad()
+        optimized.zero_grad.increment_completed()
+        loss.backward()
+        optimizer.step()
+        optimized.step.increment_completed()
+
+        progress.increment_processed()
+        self.update_lr_schedulers("step", update_plateau_schedulers=False)
+        if self._num_ready_batches_reached():
+            self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
+        for callback in self._after:
+            callback.on_train_batch_end(trainer, module, {"loss": loss.detach()}, batch, index)
+        trainer._logger_connector.on_batch_end()
+        progress.increment_completed()
+        trainer._logger_connector.update_train_step_metrics()
+
+
+def _overrides(callback: pl.Callback, hook: str) -> bool:
+    return is_overridden(hook, callback, parent=pl.Callback)
