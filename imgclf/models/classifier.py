@@ -18,8 +18,9 @@ from imgclf.checkpoint import describe
 from imgclf.metrics import StageMetrics, decide, youden_threshold
 from imgclf.models.network import Network
 
-OPTIONS = ("label_smoothing", "threshold", "normalize", "channels_last")  # of conf/model, which no network takes
+OPTIONS = ("label_smoothing", "threshold", "normalize", "channels_last", "compile")  # of conf/model; no network's own
 NORMALIZATIONS = ("dataset", "image")
+COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune")
 FLAT = 1e-2  # added to an image's deviation, so that an empty one is not made into noise
 
 
@@ -50,6 +51,8 @@ class Classifier(pl.LightningModule):
             chosen after every epoch on the validation images, for the largest sensitivity + specificity.
         normalize: "dataset", by ``mean`` and ``std``; or "image", every image by its own mean and deviation.
         channels_last: keep weights and activations in that memory format, which convolutions are faster in.
+        compile: the mode of ``torch.compile`` that the network is trained in; None for none. "reduce-overhead" replays
+            its kernels as a CUDA graph, for networks so small that a GPU waits for Python.
         seed: of dropout, which depends on it, the epoch and the step only.
 
     Raises:
@@ -72,6 +75,7 @@ class Classifier(pl.LightningModule):
         threshold: float | str = 0.5,
         normalize: str = "dataset",
         channels_last: bool = True,
+        compile: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -83,6 +87,8 @@ class Classifier(pl.LightningModule):
             raise ValueError(f"model.normalize={normalize}: choose one of {', '.join(NORMALIZATIONS)}")
         if threshold != "validation" and not (isinstance(threshold, int | float) and 0 < threshold < 1):
             raise ValueError(f"model.threshold={threshold}: give a probability between 0 and 1, or validation")
+        if compile not in COMPILE_MODES:
+            raise ValueError(f"model.compile={compile}: leave it null, or choose {', '.join(COMPILE_MODES[1:])}")
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network, self.class_names = network.to(memory_format=memory_format), list(class_names)
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(-1, 1, 1))
@@ -94,7 +100,7 @@ class Classifier(pl.LightningModule):
         self.normalize = normalize
         self.optimizer, self.scheduler = optimizer, scheduler
         self.scheduler_interval, self.scheduler_monitor = scheduler_interval, scheduler_monitor
-        self.label_smoothing, self.seed = label_smoothing, seed
+        self.label_smoothing, self.compile_mode, self.seed = label_smoothing, compile, seed
         # Not registered as submodules: they are no part of the network that a summary or a checkpoint shows.
         self._metrics = {stage: StageMetrics(stage, len(self.class_names)) for stage in ("train", "val", "test")}
         self.example_input_array = torch.zeros(1, *network.hparams["image_shape"])  # for the model summary
@@ -122,6 +128,8 @@ class Classifier(pl.LightningModule):
     def on_fit_start(self) -> None:
         # What cannot be described fails now, not at the first checkpoint.
         describe(self, self.trainer.datamodule)  # pyrefly: ignore[missing-attribute]
+        if self.compile_mode:
+            self.network.compile(mode=self.compile_mode)
 
     def on_train_start(self) -> None:
         if not self.trainer.fit_loop.restarted_mid_epoch:
@@ -149,7 +157,7 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        logits = self(images).float()
+        logits = self(images).to(torch.float32, copy=self.compile_mode is not None)  # a graph's output is used again
         loss = F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.label_smoothing)
         if labels.is_floating_point():  # of mixed images: accuracy is of what most of each is; the loss is not divided
             labels = labels.argmax(1)  # by the weights' sum

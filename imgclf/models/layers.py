@@ -1,5 +1,7 @@
 """Layers that torch has in a slower form."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgclf.seed import random_bytes
@@ -21,6 +23,8 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
+        if torch.compiler.is_compiling():  # which makes one kernel of torch's
+            return F.dropout(x, self.p)
         keep = random_bytes(tuple(x.shape), x.device) >= round(self.p * 256)
         return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
 
