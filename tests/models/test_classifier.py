@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, roc_auc_score
+from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
@@ -13,6 +14,7 @@ from imgclf.data.digits import Digits
 from imgclf.metrics import youden_threshold
 from imgclf.models.classifier import Classifier
 from imgclf.models.mlp import MLP
+from tests.conftest import SMALL
 
 
 def fit(classifier: Classifier, epochs: int = 1, data: pl.LightningDataModule | None = None, **options) -> pl.Trainer:
@@ -198,3 +200,28 @@ def test_bad_options_of_the_head(options):
     ((name, value),) = options.items()
     with pytest.raises(ValueError, match=f"model\\.{name}={value}"):
         binary(**options)
+
+
+def test_a_compiled_network_learns_the_same(train, tmp_path, monkeypatch):
+    modes, compile_ = [], nn.Module.compile
+
+    def traced(self, mode):  # captured as ever, and then run by torch itself: no C++ compiler is needed
+        modes.append(mode)
+        compile_(self, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", traced)
+    recipe = (*SMALL, "trainer.precision=32-true", "callbacks=ema")
+    for name, option in (("eager", "model.compile=null"), ("compiled", "model.compile=reduce-overhead")):
+        assert train(*recipe, option, f"hydra.run.dir={name}").code == 0
+    assert modes == ["reduce-overhead"]
+    eager, compiled = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("eager", "compiled")
+    )
+    assert eager.keys() == compiled.keys()
+    assert all(torch.equal(eager[name], compiled[name]) for name in eager)
+
+
+def test_a_compile_mode_that_is_none_is_refused(train):
+    error = train(*SMALL, "model.compile=fast").error
+    assert "model.compile=fast: leave it null, or choose default, reduce-overhead, max-autotune" in error
