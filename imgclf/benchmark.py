@@ -56,8 +56,8 @@ Only ratios within one run compare: nothing else should run on the machine meanw
 """
 PROJECT = Path(__file__).parent.parent
 RECIPES = ("mnist_cnn", "fashion_mlp")
-# Of the training part that is made up; speed does not depend on what they show. Not 60,000, nor half or a quarter: files
-# of MNIST's own size are compared with the published ones.
+# Of the training part that is made up; speed does not depend on what they show. Neither this nor a half, a quarter or
+# a multiple is 60,000: files of MNIST's own size are compared with the published ones.
 IMAGES = 56_000
 
 
