@@ -11,7 +11,10 @@ from imgclf.options import BINARY_METRICS, METRICS
 
 
 def decide(probabilities: Tensor, threshold: float | Tensor = 0.5) -> Tensor:
-    """int64 (N,) of float (N, classes): the most probable class; of two, the second from ``threshold`` on."""
+    """int64 (N,) of float (N, classes): the most probable class; of two, the second from ``threshold`` on.
+
+    Of more than two classes, logits will do.
+    """
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] >= threshold).long()
     return probabilities.argmax(1)
@@ -103,7 +106,13 @@ class StageMetrics(nn.Module):
         self.stage, self.binary = stage, num_classes == 2
 
     def update(self, losses: Tensor, probabilities: Tensor, labels: Tensor) -> None:
-        """Adds images: losses, float (N,), probabilities, float (N, classes), and true classes, int64 (N,)."""
+        """Adds images.
+
+        Args:
+            losses: float (N,).
+            probabilities: float (N, classes); of more than two classes, logits will do.
+            labels: int64 (N,), the true classes.
+        """
         self.loss.update(losses)
         if self.binary:  # the threshold may be chosen once all are there
             self.scores.update(probabilities[:, 1])

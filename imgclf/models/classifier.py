@@ -241,15 +241,17 @@ class Classifier(pl.LightningModule):
         """
         steps, losses, logits, labels = zip(*self._pending, strict=True)
         sizes = torch.tensor([len(batch) for batch in labels], device=self.device)
-        losses, probabilities, labels = torch.stack(losses), torch.cat(logits).softmax(1), torch.cat(labels)
+        losses, scores, labels = torch.stack(losses), torch.cat(logits), torch.cat(labels)
+        if scores.shape[1] == 2:  # of more classes their order is enough; softmax takes as long as all the rest here
+            scores = scores.softmax(1)
         for step, loss in zip(steps, losses.tolist(), strict=True):
             if not math.isfinite(loss):
                 raise self._diverged(loss, step, "loss")
         losses = losses.repeat_interleave(sizes)
-        self._metrics["train"].to(self.device).update(losses, probabilities, labels)
+        self._metrics["train"].to(self.device).update(losses, scores, labels)
         self.live = {
             "loss": float(losses.mean()),
-            "accuracy": float((decide(probabilities, self._training_threshold()) == labels).float().mean()),
+            "accuracy": float((decide(scores, self._training_threshold()) == labels).float().mean()),
         }
         self._pending.clear()
         for logger in self.loggers:
