@@ -30,7 +30,7 @@ class EpochLoop(_TrainingEpochLoop):
         callbacks, precision = trainer.callbacks, trainer.precision_plugin
         self._plain = (
             isinstance(data_fetcher, _PrefetchDataFetcher)
-            and isinstance(trainer.lightning_module, Classifier)
+            and type(trainer.lightning_module) is Classifier  # a subclass may have hooks that are not called here
             and trainer.world_size == trainer.accumulate_grad_batches == 1
             and not trainer.gradient_clip_val
             and type(precision) in (Precision, MixedPrecision)
