@@ -2,14 +2,19 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from imgclf import seed as seeding
-from imgclf.transforms.augmentation import Augmentation
+from imgclf.transforms.augmentation import ELASTIC_POINTS, Augmentation, _bicubic, _of_neighbours
+
+CPU = torch.device("cpu")
 
 
 def test_zero_strength_is_the_identity():
     images = torch.rand(5, 3, 12, 12)
     assert Augmentation()(images, seeding.generator("test", 0)) is images
+    assert not Augmentation()
+    assert all(Augmentation(**given) for given in ({"crop": 0.9}, {"mixup": 0.1}, {"degrees": 1.0}))
 
 
 OPTIONS = (
@@ -163,3 +168,12 @@ def test_strengths_out_of_range_are_refused(value):
     for option in ("degrees", "elastic", "blur", "gamma", "flip", "crop", "erase", "mixup", "cutmix"):
         with pytest.raises(ValueError, match=rf"augmentation\.{option}"):
             Augmentation(**{option: value})
+
+
+def test_shortcuts_are_what_torch_has():
+    images = torch.rand(3, 2, 9, 6, generator=seeding.generator("test", 0))
+    assert torch.equal(_of_neighbours(images, torch.maximum), F.max_pool2d(images, 3, 1, 1))
+    assert torch.equal(_of_neighbours(images, torch.minimum), -F.max_pool2d(-images, 3, 1, 1))
+    points = torch.randn(3, 2, ELASTIC_POINTS, ELASTIC_POINTS, generator=seeding.generator("test", 1))
+    expected = F.interpolate(points, (28, 20), mode="bicubic", align_corners=True)
+    assert torch.allclose(_bicubic(28, CPU) @ points @ _bicubic(20, CPU).T, expected, atol=1e-5)
