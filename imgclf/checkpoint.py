@@ -3,11 +3,8 @@
 import contextlib
 import importlib
 import inspect
-import math
 import os
-import pickletools
 import pkgutil
-import re
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -18,25 +15,14 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import execution_whitelist, instantiate
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from imgclf import __version__
-from imgclf.cli import CONTROL
 from imgclf.options import SPLITS
+from imgclf.untrusted import Budget, check_archive, check_configuration, check_tensors, class_names, image_shape
 
 PAPER = ("back-white", "back-lined", "back-squared")  # variations of dark ink
 FILES = "imgclf.data.folder.ImageFolder"  # data that are read as ``predict`` reads files
 KEY = "imgclf"  # where a checkpoint describes itself, beside Lightning's own keys
-
-# What a file may ask for, so that a stranger's takes no more than its own size promises.
-CALLS = re.compile(  # weights_only=True alone also makes bytearrays and tensors of any length that a file declares
-    r"torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict|_codecs encode"
-)
-LARGEST_PICKLE = 2**23  # bytes of everything that is no tensor; a thousand epochs take 2**19
-LARGEST_IMAGE = 2**26  # values of image_shape
-MOST_VALUES = 10_000  # in a configuration
-TENSOR = 100  # bytes that a file takes for a tensor at least, beside its values
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -76,7 +62,7 @@ def describe(classifier: Any, data: Any = None) -> dict[str, Any]:
 
     return {
         "network": config_of(classifier.network),
-        "class_names": _names(classifier.class_names),
+        "class_names": class_names(classifier.class_names),
         "normalize": classifier.normalize,
         "optimizer": getattr(classifier.optimizer, "func", classifier.optimizer).__name__,
         "data": config_of(data) if isinstance(data, ImageDataModule) else None,
@@ -102,7 +88,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
         raise ValueError(f"ckpt={path}: truncated or not a PyTorch checkpoint")
     try:
-        _check_archive(path)
+        check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything from EOFError to UnpicklingError
         reason = " ".join(str(error).split())[:200]
@@ -132,16 +118,16 @@ def load(path: str | Path, device: str | torch.device = "cpu"):
     checkpoint = read(path)
     card, weights = checkpoint[KEY], checkpoint["state_dict"]
     config, data = card.get("network"), card.get("data") or {}
-    _refuse_surprises(config, path)
-    _refuse_surprises(data, path)
+    check_configuration(config, path)
+    check_configuration(data, path)
     if config.get("weights"):
         raise ValueError(f"ckpt={path}: refused: its network would fetch weights ({config['weights']})")
     try:
-        shape, names = _shape(config["image_shape"]), _names(card["class_names"])
+        shape, names = image_shape(config["image_shape"]), class_names(card["class_names"])
         if config["num_classes"] != num_logits(names) or card["normalize"] not in NORMALIZATIONS:
             raise ValueError(f"{len(names)} classes, {config['num_classes']} logits, or unknown normalize")
-        _check_tensors(weights, shape[0])
-        with _Budget(os.path.getsize(path)):
+        check_tensors(weights, shape[0])
+        with Budget(os.path.getsize(path)):
             only = execution_whitelist(networks(), reset=True)  # not what train.py may instantiate besides
             network = instantiate(config, _convert_="all", _execution_whitelist_=only)
         statistics = (weights[name].flatten() for name in ("mean", "std"))
@@ -172,7 +158,7 @@ def data_config(path: str | Path) -> dict[str, Any]:
     from imgclf.data.base import ON_THIS_MACHINE
 
     config = read(path)[KEY].get("data") or {}
-    _refuse_surprises(config, path)
+    check_configuration(config, path)
     target = config.get("_target_")
     if config and target not in data_modules():
         raise ValueError(f"ckpt={path}: refused: it names {target} as its data")
@@ -236,98 +222,6 @@ def _elsewhere(value: Any) -> bool:
         return (path.is_absolute() or ".." in path.parts) and path.exists()
     except (OSError, RuntimeError, ValueError):  # too long, nobody's home, a null character
         return False
-
-
-def _check_archive(path: Path) -> None:
-    """Raises ValueError unless the file is what torch.save makes of tensors and plain values: nothing compressed,
-    nothing called but what puts tensors together."""
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-        if not stored or sum(member.file_size for member in members) > os.path.getsize(path):
-            raise ValueError("it is compressed")
-        for member in members:
-            if member.filename.lower().endswith(".pkl"):
-                if member.file_size > LARGEST_PICKLE:
-                    raise ValueError(f"{member.file_size} bytes that are no tensors")
-                for code, argument, _ in pickletools.genops(archive.read(member)):
-                    if code.name == "GLOBAL" and not CALLS.fullmatch(str(argument)):
-                        raise ValueError(f"it calls {str(argument).replace(' ', '.')}")
-
-
-def _check_tensors(weights: Any, channels: int) -> None:
-    """Raises ValueError unless all are tensors with as many values as they say, the classifier's own ones in range."""
-    for name, value in weights.items():
-        if not isinstance(value, Tensor) or value.nbytes > value.untyped_storage().nbytes():
-            raise ValueError(f"{name} is no tensor, or smaller than it says")
-        if value.isnan().any():
-            raise ValueError(f"{name} holds NaN")
-    for name, low, high in (("mean", -math.inf, math.inf), ("std", 0, math.inf), ("threshold", -1e-6, 1 + 1e-6)):
-        if not ((low < weights[name]) & (weights[name] < high)).all():
-            raise ValueError(f"{name} is out of range")
-        if weights[name].numel() not in (1, channels):
-            raise ValueError(f"{name} is of {weights[name].numel()} values for {channels} channels")
-
-
-class _Budget(TorchDispatchMode):
-    """Ends the building of a network that takes more values, or more tensors, than a file of so many bytes can hold;
-    before their memory is touched."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.left = size
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        new = isinstance(result, Tensor) and not any(isinstance(given, Tensor) for given in args)
-        if new and result.device.type == "cpu":
-            self.left -= result.numel() + TENSOR
-            if self.left < 0:
-                raise ValueError("the network is larger than the file")
-        return result
-
-
-def _shape(shape: Any) -> tuple[int, int, int]:
-    """Raises ValueError unless it is that of an image: channels, height, width."""
-    if not (isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)):
-        raise ValueError(f"image_shape={shape}")
-    if math.prod(shape) > LARGEST_IMAGE:
-        raise ValueError(f"images of shape {tuple(shape)} are larger than {LARGEST_IMAGE} values")
-    return tuple(shape)
-
-
-def _names(names: Any) -> list[str]:
-    """Class names, which go to the terminal and into tables: raises ValueError for what does not belong there."""
-    for name in names:
-        if not isinstance(name, str):
-            raise ValueError(f"a class is called by {type(name).__name__}, no string")
-        if not 0 < len(name) < 256 or CONTROL.search(name):
-            raise ValueError(f"a class is called {name[:50]!r}: give it a name of up to 255 printable characters")
-    return list(names)
-
-
-def _refuse_surprises(config: Any, path: str | Path) -> None:
-    """Raises ValueError unless ``config`` is one class with plain arguments: nothing that Hydra acts on."""
-    if not isinstance(config, dict) or not isinstance(config.get("_target_", ""), str):
-        raise ValueError(f"ckpt={path}: refused: its configuration is no dictionary")
-    queue = [(name, value) for name, value in config.items() if name != "_target_"]
-    seen = len(queue)
-    while queue:
-        name, value = queue.pop()
-        seen += len(value) if isinstance(value, dict | list | tuple) else 0
-        if seen > MOST_VALUES:  # a list may hold itself
-            raise ValueError(f"ckpt={path}: refused: its configuration holds more than {MOST_VALUES} values")
-        if not isinstance(name, str) or name.startswith("_") or name == "defaults":
-            wanted = f" {value}" if name == "_target_" and isinstance(value, str) else ""
-            raise ValueError(f"ckpt={path}: refused: its configuration holds {name}{wanted}")
-        if isinstance(value, str) and "${" in value:
-            raise ValueError(f"ckpt={path}: refused: its configuration holds the interpolation {value}")
-        if isinstance(value, dict):
-            queue += value.items()
-        elif isinstance(value, list | tuple):
-            queue += [(name, item) for item in value]
-        elif not (value is None or isinstance(value, str | int | float)):
-            raise ValueError(f"ckpt={path}: refused: its configuration holds {type(value).__name__} for {name}")
 
 
 def _plain(value: Any) -> Any:
