@@ -51,6 +51,11 @@ class Checkpoints(ModelCheckpoint):
         best = {here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+        # That an epoch's checkpoint is not due within it takes Lightning as long to find out as a batch to draw.
+        if self._every_n_train_steps or self._train_time_interval is not None:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
 
 class EarlyStopping(callbacks.EarlyStopping):
     """Lightning's, which forgets in a resumed run that it had stopped already."""
