@@ -17,6 +17,7 @@ from imgclf.transforms.variations import Variation
 BASES = ("mnist", "fashion_mnist", "digits")
 PROTOCOLS = ("full", "larochelle")
 CHUNK = 4096  # images synthesised at a time
+LAROCHELLE = [10_000, 2_000, 40_000]  # of MNIST's training images; its test images join the last
 
 
 class NoisyImages(ImageDataModule):
@@ -108,8 +109,12 @@ class NoisyImages(ImageDataModule):
         if not hasattr(self, "_official"):
             self._official = self.official("train")
         images, labels = self._official
+        if len(labels) < sum(LAROCHELLE):
+            raise ValueError(
+                f"data.protocol=larochelle needs {sum(LAROCHELLE):,} training images, not {len(labels):,}: use full"
+            )
         order = torch.randperm(len(labels), generator=seeding.generator("larochelle"))
-        return Images(images, labels, order[:52_000].split([10_000, 2_000, 40_000])[part])
+        return Images(images, labels, order[: sum(LAROCHELLE)].split(LAROCHELLE)[part])
 
     def _large_test(self) -> Images:
         ours, official = self._parts(2), self.official("test")
