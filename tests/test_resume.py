@@ -170,6 +170,8 @@ def test_a_signal_ends_a_run_within_a_step_and_resumed_it_ends_as_if_nothing_had
     number, place, count, steps, options, train, whole, tmp_path
 ):
     folder = tmp_path / "run"
+    if number == signal.SIGINT:  # which a shell has jobs in the background ignore, and these tests in them
+        signal.signal(number, signal.default_int_handler)
     with at_call(place, count, send(number)):
         result = train(*RECIPE, *options, "hydra.run.dir=run")
     assert result.code == 128 + number
