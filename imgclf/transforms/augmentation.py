@@ -182,7 +182,7 @@ class Augmentation:
 
 
 def _bicubic(length: int, device: torch.device) -> Tensor:
-    """float (length, ELASTIC_POINTS): the weights of F.interpolate, which takes four times as long to apply them."""
+    """float (length, ELASTIC_POINTS): the weights of F.interpolate, which takes three times as long to apply them."""
     points = torch.eye(ELASTIC_POINTS, device=device)[None, None]
     return F.interpolate(points, (length, ELASTIC_POINTS), mode="bicubic", align_corners=True)[0, 0]
 
