@@ -220,11 +220,10 @@ class ImageDataModule(pl.LightningDataModule):
         return self.split("train")
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        if not (self.trainer and self.trainer.training) or isinstance(batch, Tensor):  # a Tensor: the model summary's
+        training = self.trainer and self.trainer.training
+        if not (training and self._draws) or isinstance(batch, Tensor):  # a Tensor: the model summary's
             return batch
         images, labels = batch
-        if not self._draws:
-            return images.float().div_(255), labels
         step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         key = (self.seed, self.trainer.current_epoch, step, self.trainer.global_rank)
         generator = seeding.generator("noise", *key, device=images.device)
