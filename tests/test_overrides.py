@@ -28,7 +28,7 @@ TINY = (
 GROUPS = {
     "data": ["digits", "noisy_digits"],
     "model": ["mlp", "cnn", "resnet"],
-    "optimizer": ["adam", "adamw", "sgd"],
+    "optimizer": ["adam", "adamw", "muon", "sgd"],
     "scheduler": ["none", "cosine", "onecycle"],
     "augmentation": ["none", "affine", "photo"],
     "callbacks": ["default", "early_stopping", "ema"],

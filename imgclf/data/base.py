@@ -220,8 +220,9 @@ class ImageDataModule(pl.LightningDataModule):
         return self.split("train")
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        training = self.trainer and self.trainer.training
-        if not (training and self._draws) or isinstance(batch, Tensor):  # a Tensor: the model summary's
+        if not (self.trainer and self.trainer.training and self._draws):
+            return batch
+        if isinstance(batch, Tensor):  # the model summary's
             return batch
         images, labels = batch
         step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
