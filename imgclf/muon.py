@@ -27,6 +27,9 @@ class Muon(Optimizer):
         weight_decay: decoupled, as AdamW's.
         momentum: of hidden weights, Nesterov's.
         betas: of all others.
+
+    Raises:
+        ValueError: a number out of range.
     """
 
     def __init__(
@@ -37,6 +40,12 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
+        shares = [momentum, *betas] if isinstance(betas, list | tuple) else []
+        if len(shares) != 3 or not all(isinstance(share, int | float) and 0 <= share < 1 for share in shares):
+            raise ValueError(
+                f"optimizer.momentum={momentum}, optimizer.betas={betas}: give one number and two, from 0 up to, not "
+                "including, 1"
+            )
         params = list(params)
         hidden = [parameter for parameter in params if parameter.ndim > 1][:-1]
         known = {id(parameter) for parameter in hidden}

@@ -83,3 +83,11 @@ def test_a_closure_is_called_with_gradients():
 
     assert optimizer.step(closure) == 6
     assert torch.allclose(head, torch.full((2, 3), 0.9), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"momentum": 1}, {"momentum": None}, {"betas": 3}, {"betas": [0.9]}, {"betas": [0.9, -1]}]
+)
+def test_numbers_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match="give one number and two, from 0 up to, not including, 1"):
+        Muon([nn.Parameter(torch.ones(2, 2))], **wrong)
