@@ -17,6 +17,7 @@ def section(title: str) -> str:
     return README.split(f"## {title}\n")[1].split("\n## ")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", ["Add a data set", "Add a network"])
 def test_following_the_readme_literally(title, tmp_path):
     for name in ("conf", "imgclf", "train.py", "evaluate.py"):

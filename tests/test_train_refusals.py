@@ -142,6 +142,7 @@ def test_two_runs_cannot_share_a_folder(train, tmp_path):
         assert "in use by another run" in train(*SMALL, "hydra.run.dir=run", "resume=true").error
 
 
+@pytest.mark.slow
 def test_as_a_process_a_bad_input_gets_one_line(tmp_path):
     command = [sys.executable, str(PROJECT / "train.py"), "data.variation=no", "trainer.accelerator=cpu"]
     environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
