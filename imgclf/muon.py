@@ -104,7 +104,7 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About U V^T of a matrix U S V^T, float (M, N): singular values between 0.6 and 1.3 (Newton-Schulz).
+    """About U V^T of a matrix U S V^T, float (M, N), by Newton-Schulz: 0.6 to 1.3 for 1 where S is not near 0.
 
     Each iteration multiplies by a polynomial in the Gram matrix. Those are gathered first: a kernel's Gram matrix is
     several times smaller than the kernel.

@@ -220,13 +220,12 @@ class ImageDataModule(pl.LightningDataModule):
         return self.split("train")
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        if not (self.trainer and self.trainer.training and self._draws):
-            return batch
-        if isinstance(batch, Tensor):  # the model summary's
+        trainer = self.trainer
+        if not (trainer and trainer.training and self._draws) or isinstance(batch, Tensor):  # the model summary's
             return batch
         images, labels = batch
-        step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        key = (self.seed, self.trainer.current_epoch, step, self.trainer.global_rank)
+        step = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        key = (self.seed, trainer.current_epoch, step, trainer.global_rank)
         generator = seeding.generator("noise", *key, device=images.device)
         images = self.augment(images.float().div_(255), generator)
         if self.augmentation:
