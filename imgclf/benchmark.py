@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import MNIST
-from torchvision.transforms import ToTensor
+from torchvision.transforms import Compose, Normalize, ToTensor
 
 from imgclf import cli
 from imgclf.checkpoint import networks
@@ -275,8 +275,10 @@ def _training(place: Path, device: torch.device, rounds: int) -> list[dict[str, 
 
 
 def _image_by_image(folder: Path, batch_size: int) -> DataLoader:
-    """What most templates have: torchvision's data set and transforms, called for every image; 6,000 of them."""
-    images = MNIST(str(folder), transform=ToTensor())
+    """What most templates have (pytorch/examples, lightning-hydra-template): torchvision's data set and transforms,
+    called for every image; 6,000 of them.
+    """
+    images = MNIST(str(folder), transform=Compose([ToTensor(), Normalize((0.1307,), (0.3081,))]))
     return DataLoader(Subset(images, range(min(len(images), 6000))), batch_size, shuffle=True)
 
 
