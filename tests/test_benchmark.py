@@ -71,7 +71,6 @@ def test_variations_are_measured(monkeypatch):
     assert all(row["images/s"] > 0 for row in rows)
 
 
-@pytest.mark.slow
 def test_a_run_of_its_own_is_read_and_its_failure_told(tmp_path):
     benchmark.write_images(tmp_path / "data", 300)
     recipe = ("data=mnist", "model=mlp", "trainer.max_epochs=2", "evaluate_on=[val]", "trainer.accelerator=cpu")

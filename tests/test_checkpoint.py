@@ -305,7 +305,6 @@ def test_a_compressed_archive_and_an_endless_pickle_are_refused(good, tmp_path):
         load(save({**good, "more": "a" * 10**7}, path))
 
 
-@pytest.mark.slow
 def test_within_five_seconds_and_two_gigabytes(good, tmp_path):
     """All of them in a process that may take 2 GB more than torch does, and 5 s for each."""
     for case, (change, _) in STRANGERS.items():

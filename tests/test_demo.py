@@ -202,7 +202,6 @@ def serving(ckpt, folder):
         process.communicate(timeout=60)
 
 
-@pytest.mark.slow
 def test_the_server(ckpt, tmp_path, monkeypatch):
     import httpx
     from gradio_client import Client, handle_file
@@ -300,7 +299,6 @@ class Browser:
         self.out.close()
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
 def test_in_a_browser(ckpt, tmp_path):
     drawn(SEVEN).save(tmp_path / "seven.png")

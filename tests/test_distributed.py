@@ -68,7 +68,6 @@ def assert_the_same_training(folder: Path, alone: Path) -> None:
         assert best[name] == pytest.approx(found[name], abs=1e-5), name
 
 
-@pytest.mark.slow
 def test_two_processes_train_the_model_that_one_does(script, tmp_path):
     for part, count in (("train", 80), ("test", 30)):
         write_xrays(tmp_path / "chest_xray" / part, count)
@@ -95,7 +94,6 @@ def test_two_processes_train_the_model_that_one_does(script, tmp_path):
     assert len((tmp_path / "test" / "predictions.csv").read_text().splitlines()) == 1 + 30
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("starter", ["torchrun", "slurm"])
 def test_two_machines_train_one_model_in_one_folder(starter, train, tiny_data, tmp_path):
     port = str(free_port())
@@ -136,7 +134,6 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes in /proc")
 def test_what_is_interrupted_or_loses_a_process_stops_and_can_be_continued(train, tiny_data, tmp_path):
     folder = tmp_path / "run"
@@ -169,7 +166,6 @@ def test_what_is_interrupted_or_loses_a_process_stops_and_can_be_continued(train
     assert OmegaConf.load(folder / "config.yaml").trainer.devices == 1
 
 
-@pytest.mark.slow
 def test_a_sweep_s_jobs_are_distributed_and_what_fails_in_a_process_is_said_once(train, tmp_path):
     sweep = ("-m", *SMALL, "trainer=ddp", "evaluate_on=[val]", "hydra.sweep.dir=sweep", "seed=3")
     assert train(*sweep).code == 0
@@ -180,7 +176,6 @@ def test_a_sweep_s_jobs_are_distributed_and_what_fails_in_a_process_is_said_once
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_frozen_weights_take_no_part(train, tmp_path):
     network = ("model=torchvision", "model.name=squeezenet1_1", "model.freeze_epochs=1", "trainer.max_epochs=2")
     result = train("data=chest_xray", "data.image_size=32", "data.batch_size=12", "trainer=ddp", *network)

@@ -9,8 +9,6 @@ import pytest
 
 from tests.conftest import PROJECT, SMALL
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(autouse=True)
 def _as_a_user(monkeypatch):

@@ -485,7 +485,6 @@ def survive(start, tmp_path, kills: Iterator, times: int, *options: str) -> int:
     return codes.count(0)
 
 
-@pytest.mark.slow
 def test_a_run_killed_in_every_phase_ends_as_if_nothing_had_been(start, tmp_path):
     kills = [("imgclf.data.cache:read_image", 50), (STEP, 9), ("torch:save", 3), ("imgclf.figures:render", 8)]
     assert survive(start, tmp_path, iter(kills), len(kills)) == 0

@@ -211,7 +211,6 @@ def test_a_sweep_runs_its_jobs_into_folders_of_their_own(train, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.slow
 def test_runs_started_in_the_same_second_get_folders_of_their_own(tiny_data, tmp_path):
     options = [*SMALL, "trainer.accelerator=cpu", "trainer.max_epochs=1", f"data_dir={tiny_data}", "evaluate_on=[val]"]
     command = [sys.executable, str(PROJECT / "train.py"), *options]

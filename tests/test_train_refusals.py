@@ -76,7 +76,7 @@ from tests.conftest import PROJECT, SMALL
         (["callbacks.best_checkpoint.monitor=val/f2"], ["callbacks.best_checkpoint.monitor=val/f2", "val/f1"]),
         (["~callbacks.last_checkpoint"], ["callbacks.last_checkpoint=None", "leave it in"]),
         (["+trainer.max_steps=5"], ["trainer.max_steps=5", "whole epochs"]),
-        (["model=mlp", "model.hidden=[1000000,100000000]"], ["not enough memory", "data.batch_size"]),
+        (["model=mlp", "model.hidden=[1000000000000]"], ["not enough memory", "data.batch_size"]),
         (["trainer.log_every_n_steps=a"], ["trainer.log_every_n_steps=a", "whole number"]),
         (["optimizer.betas=[a,b]"], ["TypeError", "given ", "optimizer.betas=[a,b]"]),
     ],
@@ -142,7 +142,6 @@ def test_two_runs_cannot_share_a_folder(train, tmp_path):
         assert "in use by another run" in train(*SMALL, "hydra.run.dir=run", "resume=true").error
 
 
-@pytest.mark.slow
 def test_as_a_process_a_bad_input_gets_one_line(tmp_path):
     command = [sys.executable, str(PROJECT / "train.py"), "data.variation=no", "trainer.accelerator=cpu"]
     environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
