@@ -94,7 +94,7 @@ def test_two_processes_train_the_model_that_one_does(script, tmp_path):
     assert len((tmp_path / "test" / "predictions.csv").read_text().splitlines()) == 1 + 30
 
 
-@pytest.mark.parametrize("starter", ["torchrun", "slurm"])
+@pytest.mark.parametrize("starter", ["torchrun", pytest.param("slurm", marks=pytest.mark.long)])
 def test_two_machines_train_one_model_in_one_folder(starter, train, tiny_data, tmp_path):
     port = str(free_port())
     command, environments = train_py(f"data_dir={tiny_data}", "trainer=ddp", "trainer.devices=1", *TEN), [{}, {}]
