@@ -17,11 +17,14 @@ ELASTIC_POINTS = 5  # along each side, moved at random; bicubic in between
 class Augmentation:
     """Random geometry, light, erasing and mixing; by default each is off, and images pass unchanged.
 
-    Geometry is one bilinear warp; around an image its outermost pixels are repeated. Values stay in [0, 1].
+    Geometry is one bilinear warp, ``shift`` apart; around an image its outermost pixels are repeated. Values stay in
+    [0, 1].
 
     Args:
         degrees: rotation, uniform in [-degrees, degrees].
         translate: shift along each axis, uniform, as a fraction of the side: [-translate, translate].
+        shift: shift along each axis by a whole number of pixels, uniform in [-shift, shift]: nothing is interpolated,
+            so that noise stays as it is.
         scale: zoom along each axis, log-uniform in [1 / (1 + scale), 1 + scale].
         shear: horizontal shear, uniform in [-shear, shear] (tangent of the angle).
         elastic: smooth random displacement (Simard et al. 2003): its deviation as a fraction of the side.
@@ -38,13 +41,15 @@ class Augmentation:
         cutmix: probability that a rectangle, of a uniform share, is another image's (Yun et al. 2019).
 
     Raises:
-        ValueError: a strength is negative or not a number, or a probability or share not in [0, 1].
+        ValueError: a strength is negative or not a number, ``shift`` no whole number, or a probability or share not
+            in [0, 1].
     """
 
     def __init__(
         self,
         degrees: float = 0.0,
         translate: float = 0.0,
+        shift: int = 0,
         scale: float = 0.0,
         shear: float = 0.0,
         elastic: float = 0.0,
@@ -64,6 +69,8 @@ class Augmentation:
         for name, value in strengths.items():
             if not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"augmentation.{name}={value}: give a number from 0 (off) up")
+        if not isinstance(shift, int) or shift < 0:
+            raise ValueError(f"augmentation.shift={shift}: give a whole number of pixels, from 0 (off) up")
         shares = {"flip": flip, "crop": crop, "thickness": thickness, "erase": erase, "mixup": mixup, "cutmix": cutmix}
         for name, value in shares.items():
             if not isinstance(value, int | float) or not 0 <= value <= 1:
@@ -73,10 +80,10 @@ class Augmentation:
                 f"augmentation.mixup={mixup} and cutmix={cutmix}: an image gets one of them, give at most 1 in sum"
             )
         self.degrees, self.translate, self.scale, self.shear, self.elastic = degrees, translate, scale, shear, elastic
-        self.flip, self.crop, self.thickness, self.erase = flip, crop, thickness, erase
+        self.shift, self.flip, self.crop, self.thickness, self.erase = shift, flip, crop, thickness, erase
         self.blur, self.brightness, self.contrast, self.gamma = blur, brightness, contrast, gamma
         self.mixup, self.cutmix = mixup, cutmix
-        self._on = any({**strengths, **shares, "crop": 1 - crop}.values())
+        self._on = any({**strengths, **shares, "crop": 1 - crop, "shift": shift}.values())
 
     def __bool__(self) -> bool:
         """Whether anything is on."""
@@ -89,6 +96,8 @@ class Augmentation:
         elif self.flip:
             flipped = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < self.flip
             images = torch.where(flipped, images.flip(-1), images)
+        if self.shift:
+            images = self._shift(images, generator)
         if self.thickness:
             images = self._pen(images, generator)
         if self.blur:
@@ -141,6 +150,17 @@ class Augmentation:
             rows, columns = (_bicubic(length, images.device) for length in images.shape[-2:])
             field = (rows @ points @ columns.T).permute(0, 2, 3, 1)
         return warp(images, matrices, outside="border", displacement=field)
+
+    def _shift(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        count, channels, height, width = images.shape
+        size = (2, count, 1)
+        steps = torch.randint(-self.shift, self.shift + 1, size, generator=generator, device=images.device)
+        rows, columns = (
+            (torch.arange(length, device=images.device) + step).clamp(0, length - 1)
+            for length, step in zip((height, width), steps, strict=True)
+        )
+        images = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
+        return images.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
 
     def _pen(self, images: Tensor, generator: torch.Generator) -> Tensor:
         amount = (torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) * 2 - 1) * self.thickness

@@ -19,6 +19,7 @@ def test_zero_strength_is_the_identity():
 
 OPTIONS = (
     *(("degrees", 15), ("translate", 0.2), ("scale", 0.2), ("shear", 0.2), ("elastic", 0.05), ("crop", 0.4)),
+    ("shift", 5),
     *(("blur", 2.0), ("brightness", 0.4), ("contrast", 0.5), ("gamma", 0.5), ("erase", 1.0)),
 )
 
@@ -47,6 +48,18 @@ def test_translation_moves_by_at_most_its_share_of_the_side():
     assert shift.abs().max() <= 0.25 * 41 + 0.5
     assert shift.min() < -9
     assert shift.max() > 9
+
+
+def test_shifts_are_by_whole_pixels_uniform_and_repeat_the_border():
+    images = torch.rand(2000, 2, 6, 9)
+    moved = Augmentation(shift=2)(images, seeding.generator("test", 0))
+    padded = F.pad(images, (2, 2, 2, 2), mode="replicate")
+    found = torch.stack(
+        [(moved == padded[:, :, y : y + 6, x : x + 9]).all((1, 2, 3)) for y in range(5) for x in range(5)]
+    )
+    assert (found.sum(0) == 1).all()
+    assert found.sum(1).min() > 45
+    assert found.sum(1).max() < 115
 
 
 def test_flips_are_mirrors_of_half_the_images_alone_or_with_a_warp():
@@ -165,7 +178,7 @@ def test_mixing_is_off_by_default_and_one_of_two():
 
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf, "abc"])
 def test_strengths_out_of_range_are_refused(value):
-    for option in ("degrees", "elastic", "blur", "gamma", "flip", "crop", "erase", "mixup", "cutmix"):
+    for option in ("degrees", "shift", "elastic", "blur", "gamma", "flip", "crop", "erase", "mixup", "cutmix"):
         with pytest.raises(ValueError, match=rf"augmentation\.{option}"):
             Augmentation(**{option: value})
 
