@@ -16,10 +16,10 @@ ITERATIONS = 5
 class Muon(Optimizer):
     """Steps that change a layer in all directions alike (Jordan et al. 2024).
 
-    They are for the weights of hidden layers; the last layer's, biases and scales take AdamW's. torch's own Muon takes
-    matrices only. Here a kernel (out, in, height, width) is the matrix (out, in * height * width). Its momentum is
-    replaced by the nearest orthogonal matrix, of the size that a step of AdamW has (Liu et al. 2025), so that one rate
-    and one weight decay serve both.
+    They are for matrices and kernels of convolutions but the last; all other parameters (biases, scales, position
+    embeddings) take AdamW's. torch's own Muon takes matrices only; here a kernel (out, in, height, width) is the matrix
+    (out, in * height * width). Its momentum is replaced by the nearest orthogonal matrix, of the size that a step of
+    AdamW has (Liu et al. 2025), so that one rate and one weight decay serve both.
 
     Args:
         params: of the network, the last layer's last.
@@ -47,10 +47,11 @@ class Muon(Optimizer):
                 "including, 1"
             )
         params = list(params)
-        hidden = [parameter for parameter in params if parameter.ndim > 1][:-1]
+        hidden = [parameter for parameter in params if parameter.ndim in (2, 4)][:-1]
         known = {id(parameter) for parameter in hidden}
         others = [parameter for parameter in params if id(parameter) not in known]
-        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas}
+        # torch's load_state_dict looks at "fused" to keep AdamW's count of steps on the parameters' device.
+        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "fused": True}
         super().__init__([{"params": hidden}, {"params": others}], defaults)
 
     @torch.no_grad()

@@ -67,6 +67,7 @@ def test_it_goes_on_from_its_state():
     twin = copy.deepcopy(network)
     again = Muon(twin.parameters())
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert all(group["fused"] for group in again.param_groups)  # else a GPU's count of steps would go to the CPU
     for each, its in ((network, optimizer), (twin, again)):
         _trained(each, its, 2, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), twin.parameters(), strict=True))
