@@ -42,13 +42,17 @@ def main(cfg: DictConfig) -> float | None:
         if typed := OmegaConf.missing_keys(cfg.data):
             options = " ".join(f"{name}=..." for name in sorted(typed))
             raise ValueError(f"ckpt={cfg.ckpt} names a place on this machine and lies in no run folder: type {options}")
-        if cfg.split != "test" and HydraConfig.get().runtime.choices["data"] != "checkpoint":
+        same = HydraConfig.get().runtime.choices["data"] == "checkpoint"
+        if cfg.split != "test" and not same:
             raise ValueError(
                 f"split={cfg.split} of other data may hold images the checkpoint was trained on: leave data= out"
             )
-        own = [{**data_config(path), "seed": None} for path in paths] if cfg.split != "test" else []
-        if any(trained_on != own[0] for trained_on in own):
+        divided = same or cfg.data.get("protocol") == "larochelle"
+        own = [{**data_config(path), "seed": None} for path in paths if divided]
+        if cfg.split != "test" and any(trained_on != own[0] for trained_on in own):
             raise ValueError(f"split={cfg.split} of one network may hold images another was trained on: use split=test")
+        for path, trained_on in zip(paths, own, strict=False):
+            evaluation.check_division(path, trained_on, cfg.data, cfg.split, same)
         data = instantiate(cfg.data, _convert_="all")
         data.prepare_data()
         if not any(word.startswith(("data=", "data.")) for word in HydraConfig.get().overrides.task):
@@ -73,6 +77,8 @@ def offer_checkpoint_data() -> None:
     given = [word for word in sys.argv[1:] if word.startswith("ckpt=")]
     try:
         parsed = OverridesParser.create().parse_overrides(given)
+        if given and parsed[-1].is_sweep_override():
+            raise ValueError("ckpt=A,B is for one run of many: give one checkpoint, or ckpt=[A,B] for their mean")
         config = data_config(_paths(parsed[-1].value())[0]) if given else {}
     except (ValueError, OSError):
         if not any(word.startswith(("data=", "images=")) for word in sys.argv[1:]):

@@ -2,9 +2,10 @@
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from imgclf.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
+DIVISION = ("protocol", "val_fraction", "split_seed", "val_folder", "test_fraction", "group_pattern")  # options of data
 SHEET = 120  # images on the contact sheet
 COLUMNS = ["file", "label", "predicted", "class_name", "probability"]  # of predictions.csv
 
@@ -137,6 +139,33 @@ def check_split(split: str) -> None:
     """Raises ValueError unless ``split`` is "train", "val" or "test"."""
     if split not in SPLITS:
         raise ValueError(f"split={split}: choose one of {', '.join(SPLITS)}")
+
+
+def check_division(path: str, own: Mapping[str, Any], given: Mapping[str, Any], split: str, same_data: bool) -> None:
+    """That a split holds no image of the part that a checkpoint was trained on, as far as options can tell.
+
+    Args:
+        path: of the checkpoint.
+        own: configuration of the data it was trained on.
+        given: configuration of the data it is to be evaluated on.
+        split: of those.
+        same_data: whether they are its own, with some options changed.
+
+    Raises:
+        ValueError: the images were divided otherwise for training.
+    """
+    if given.get("protocol") == "larochelle" and own.get("protocol") != "larochelle":
+        raise ValueError(
+            f"data.protocol=larochelle has test images that {path} may have been trained on: leave it out, or train "
+            "with it"
+        )
+    if same_data and (split != "test" or "test_fraction" in own):  # other data sets come with test images of their own
+        for name in DIVISION:
+            if given.get(name) != own.get(name):
+                raise ValueError(
+                    f"data.{name}={given.get(name)}: the {split} images may be among those that {path} was trained on "
+                    f"with data.{name}={own.get(name)}: leave it out"
+                )
 
 
 def report(folder: RunFolder, evaluation: Evaluation, predictor: Predictor) -> dict[str, float]:

@@ -217,6 +217,17 @@ def test_a_checkpoint_that_does_not_say_its_data_or_names_foreign_ones(run, scri
     assert "leave data= out" in script("evaluate.py", f"ckpt={tmp_path}/a.ckpt", *named[:2], "split=val").error
 
 
+def test_images_that_were_trained_on_are_in_no_other_split(run, script, train, tmp_path):
+    ckpt = f"ckpt={run / 'checkpoints' / 'best.ckpt'}"
+    for option in ("data.split_seed=1", "data.val_fraction=0.2"):
+        error = script("evaluate.py", ckpt, "split=val", option).error
+        assert f"{option}: the val images may be among those that" in error
+        assert script("evaluate.py", ckpt, option).code == 0  # the test images are the official ones
+    larochelle = "data=noisy_mnist", "data.protocol=larochelle"
+    assert "data.protocol=larochelle has test images that" in script("evaluate.py", ckpt, *larochelle).error
+    assert "ckpt=[A,B] for their mean" in script("evaluate.py", "-m", "ckpt=a,b").error
+
+
 def test_data_of_another_shape(run, script, monkeypatch):
     from imgclf.data.digits import Digits
 
