@@ -177,11 +177,12 @@ class Classifier(pl.LightningModule):
         self._evaluate(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
+        loss = self._metrics["val"].loss.compute()
+        if not loss.isfinite():
+            raise self._diverged(float(loss), self.global_step, "val/loss")
         if self.chooses_threshold:
             self.threshold.fill_(youden_threshold(*self._metrics["val"].answers()))
         values = self._metrics["val"].compute(self.threshold)
-        if not values["val/loss"].isfinite():
-            raise self._diverged(float(values["val/loss"]), self.global_step, "val/loss")
         # What training logged itself would be lost where a run is stopped before the end of validation.
         self.log_dict({**self._trained, **values})
 

@@ -174,6 +174,19 @@ def fit_binary(**options) -> tuple[pl.Trainer, Classifier]:
     return fit(model, data=TwoDigits(batch_size=100)), model
 
 
+@pytest.mark.parametrize("images", [1, 10_000])
+def test_two_classes_a_validation_loss_that_is_no_number_stops_training(images, monkeypatch):
+    model = binary(threshold="validation")
+
+    def forward(batch):
+        logits = Classifier.forward(model, batch)
+        return logits if model.training else logits.index_fill(0, torch.arange(min(images, len(batch))), math.nan)
+
+    monkeypatch.setattr(model, "forward", forward)
+    with pytest.raises(FloatingPointError, match=r"val/loss became nan .*optimizer\.lr"):
+        fit(model, data=TwoDigits(batch_size=100))
+
+
 def test_class_weights_move_the_decision():
     shares = []
     for weights in ((1.0, 1.0), (1.0, 50.0)):
