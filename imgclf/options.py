@@ -12,6 +12,12 @@ BINARY_OBJECTIVES = tuple(f"val/{name}" for name in BINARY_METRICS)
 OBJECTIVES = (*(f"val/{name}" for name in METRICS), *BINARY_OBJECTIVES)
 WHOLE = ("max_epochs", "devices", "num_nodes", "log_every_n_steps", "accumulate_grad_batches")
 WHOLE_EPOCHS = {"fast_dev_run": False, "check_val_every_n_epoch": 1, "max_steps": -1, "max_time": None}
+SWITCHES = {
+    "data": ("fresh",),
+    "model": ("batch_norm", "invariant", "channels_last"),
+    "optimizer": ("nesterov", "fused"),
+    "trainer": ("enable_progress_bar", "enable_model_summary"),
+}
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 
 
@@ -24,7 +30,7 @@ def check(config: Mapping[str, Any]) -> str:
     Raises:
         ValueError: the objective is not one of ``OBJECTIVES``, or a callback or the scheduler watches a test metric
             (those never choose anything); ``evaluate_on`` names an unknown split, or a number is missing or out of
-            range.
+            range, or a switch is not true or false (Hydra reads "no" as a word).
     """
     objective, evaluate_on = config["objective"], config["evaluate_on"]
     if objective not in OBJECTIVES:
@@ -48,6 +54,10 @@ def check(config: Mapping[str, Any]) -> str:
     for name in ("limit_train_batches", "limit_val_batches"):
         if not config["trainer"].get(name, 1):
             raise ValueError(f"trainer.{name}=0: leave it out, every epoch is trained and validated")
+    switches = {f"{group}.{name}": config[group].get(name) for group, names in SWITCHES.items() for name in names}
+    for name, value in {"resume": config["resume"], **switches}.items():
+        if value not in (True, False, None):
+            raise ValueError(f"{name}={value}: give true or false")
     _check_callbacks(config["callbacks"])
     processes = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
     batch_size = config["data"]["batch_size"]

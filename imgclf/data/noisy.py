@@ -93,7 +93,8 @@ class NoisyImages(ImageDataModule):
         return Images(torch.cat(varied), images.targets)
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        # The digit is moved before it gets its background, so that no border of the background shows.
+        # The digit is moved before it gets its background, so that no border of the background shows; noise that is
+        # drawn once is there already.
         images = super().augment(images, generator)
         return self._variations["train"](images, generator) if self.fresh else images
 
@@ -101,7 +102,7 @@ class NoisyImages(ImageDataModule):
         return self.split("train") if self.fresh else self.evaluated("train")
 
     def _variation(self, name: str, photos: str) -> Variation:
-        backgrounds = Backgrounds(photographs(photos, self.folder)) if name.endswith("back-image") else None
+        backgrounds = Backgrounds(photographs(photos, self.folder)) if str(name).endswith("back-image") else None
         return Variation(name, backgrounds)
 
     def _parts(self, part: int) -> Images:

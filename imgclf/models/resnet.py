@@ -56,6 +56,8 @@ class ResNet(Network):
         super().__init__()
         self.save_hyperparameters()
         check_widths("widths", widths)
+        if not widths:
+            raise ValueError("model.widths=[]: give the width of one stage or more, such as [32,64]")
         if not isinstance(stochastic_depth, int | float) or not 0 <= stochastic_depth < 1:
             raise ValueError(
                 f"model.stochastic_depth={stochastic_depth}: give a probability from 0 up to, not including, 1"
