@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # expected values and refusals are those of a machine without a GPU
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads than cores would wait for each other
 

@@ -30,7 +30,7 @@ def test_train_names_every_group_choice_and_option(words):
             if group in ("data", "model", "optimizer", "augmentation", "trainer"):
                 options = {name for name in OmegaConf.load(file) if name != "defaults" and name[0] != "_"}
                 known = {word.removeprefix(f"{group}.") for word in words}
-                assert options - {"data_dir", "cache_dir", "dataset", "emnist_split"} <= known, file.name
+                assert options - {"data_dir", "cache_dir", "dataset"} <= known, file.name
     config = OmegaConf.load(PROJECT / "conf" / "train.yaml")
     assert set(config) - {"defaults", "hydra", "data", "model"} <= words
     for group in ("data", "model"):

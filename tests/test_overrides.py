@@ -27,7 +27,7 @@ TINY = (
 )
 GROUPS = {
     "data": ["digits", "noisy_digits"],
-    "model": ["mlp", "cnn", "resnet"],
+    "model": ["mlp", "cnn", "resnet", "p4cnn"],
     "optimizer": ["adam", "adamw", "muon", "sgd"],
     "scheduler": ["none", "cosine", "onecycle"],
     "augmentation": ["none", "affine", "photo"],
