@@ -94,7 +94,8 @@ def test_two_processes_train_the_model_that_one_does(script, tmp_path):
     assert len((tmp_path / "test" / "predictions.csv").read_text().splitlines()) == 1 + 30
 
 
-@pytest.mark.parametrize("starter", ["torchrun", pytest.param("slurm", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("starter", ["torchrun", "slurm"])
 def test_two_machines_train_one_model_in_one_folder(starter, train, tiny_data, tmp_path):
     port = str(free_port())
     command, environments = train_py(f"data_dir={tiny_data}", "trainer=ddp", "trainer.devices=1", *TEN), [{}, {}]
@@ -166,6 +167,7 @@ def test_what_is_interrupted_or_loses_a_process_stops_and_can_be_continued(train
     assert OmegaConf.load(folder / "config.yaml").trainer.devices == 1
 
 
+@pytest.mark.long
 def test_a_sweep_s_jobs_are_distributed_and_what_fails_in_a_process_is_said_once(train, tmp_path):
     sweep = ("-m", *SMALL, "trainer=ddp", "evaluate_on=[val]", "hydra.sweep.dir=sweep", "seed=3")
     assert train(*sweep).code == 0
@@ -176,6 +178,7 @@ def test_a_sweep_s_jobs_are_distributed_and_what_fails_in_a_process_is_said_once
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_frozen_weights_take_no_part(train, tmp_path):
     network = ("model=torchvision", "model.name=squeezenet1_1", "model.freeze_epochs=1", "trainer.max_epochs=2")
     result = train("data=chest_xray", "data.image_size=32", "data.batch_size=12", "trainer=ddp", *network)

@@ -44,6 +44,7 @@ def test_jobs_run_side_by_side_and_are_compared(launcher, tiny_data, tmp_path):
         assert environment["threads"] < environment["cores"] or environment["cores"] == 1
 
 
+@pytest.mark.long
 def test_a_search_runs_trials_side_by_side(tiny_data, tmp_path):
     search = ("-m", "sweep=random", "n_trials=2", "launcher=joblib", "hydra.sweeper.n_jobs=2", "hydra.sweep.dir=sweep")
     given = (*SMALL, "trainer.max_epochs=1", "trainer.accelerator=cpu", f"data_dir={tiny_data}")

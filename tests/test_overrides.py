@@ -143,7 +143,7 @@ def tried(script, tmp_path):
 FULL = pytest.param(2000, marks=pytest.mark.long)
 
 
-@pytest.mark.parametrize("examples", [20, FULL])
+@pytest.mark.parametrize("examples", [14, FULL])
 def test_train(examples, names, tried):
     targets = [name for name in names if name.endswith("_target_")]
     words = st.one_of(
