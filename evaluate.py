@@ -47,8 +47,8 @@ def main(cfg: DictConfig) -> float | None:
             raise ValueError(
                 f"split={cfg.split} of other data may hold images the checkpoint was trained on: leave data= out"
             )
-        divided = same or cfg.data.get("protocol") == "larochelle"
-        own = [{**data_config(path), "seed": None} for path in paths if divided]
+        alike = same or cfg.data.get("protocol") == "larochelle"  # may share images with what was trained on
+        own = [{**data_config(path), "seed": None} for path in paths] if alike else []
         if cfg.split != "test" and any(trained_on != own[0] for trained_on in own):
             raise ValueError(f"split={cfg.split} of one network may hold images another was trained on: use split=test")
         for path, trained_on in zip(paths, own, strict=False):

@@ -142,7 +142,7 @@ def check_split(split: str) -> None:
 
 
 def check_division(path: str, own: Mapping[str, Any], given: Mapping[str, Any], split: str, same_data: bool) -> None:
-    """That a split holds no image of the part that a checkpoint was trained on, as far as options can tell.
+    """Refuses a split that may hold images a checkpoint was trained on, as far as options can tell.
 
     Args:
         path: of the checkpoint.

@@ -217,7 +217,7 @@ def test_a_checkpoint_that_does_not_say_its_data_or_names_foreign_ones(run, scri
     assert "leave data= out" in script("evaluate.py", f"ckpt={tmp_path}/a.ckpt", *named[:2], "split=val").error
 
 
-def test_images_that_were_trained_on_are_in_no_other_split(run, script, train, tmp_path):
+def test_images_that_were_trained_on_are_in_no_other_split(run, script):
     ckpt = f"ckpt={run / 'checkpoints' / 'best.ckpt'}"
     for option in ("data.split_seed=1", "data.val_fraction=0.2"):
         error = script("evaluate.py", ckpt, "split=val", option).error
