@@ -83,3 +83,22 @@ def test_a_run_of_its_own_is_read_and_its_failure_told(tmp_path):
     with pytest.raises(OSError, match="max_epoch"):
         benchmark.train(tmp_path, "trainer.max_epoch=1")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_growth_compares_times_of_one_round(tmp_path, monkeypatch):
+    sizes = []
+
+    def train(place, *options, data_dir):
+        sizes.append(len(TorchvisionImages("MNIST", str(data_dir)).split("train")))
+        slow = 1 + (len(sizes) - 1) // 5  # every round is slower than the one before
+        ends = [100, 100 + slow * sizes[-1], 100 + 2 * slow * sizes[-1]]
+        return {"rows": [{"seconds": end} for end in ends], "memory": 500 + sizes[-1]}
+
+    monkeypatch.setattr(benchmark, "train", train)
+    monkeypatch.setattr(benchmark, "IMAGES", 400)
+    rows = benchmark._growth(tmp_path, 2)
+    assert sizes == [90, 180, 360, 720, 1440, 1440, 720, 360, 180, 90]
+    assert [row["training images"] for row in rows] == sizes[:5]
+    assert [row["against the smallest, an image"] for row in rows] == pytest.approx([1] * 5)
+    assert rows[-1]["seconds an epoch"] == pytest.approx(1.5 * 1440)
+    assert rows[-1]["peak MiB"] == 1940
