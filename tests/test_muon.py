@@ -60,6 +60,19 @@ def test_everything_else_takes_the_steps_of_adamw():
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), twin.parameters(), strict=True))
 
 
+def test_a_position_embedding_takes_the_steps_of_adamw():
+    start = [torch.rand(1, 5, 8), torch.rand(8), torch.rand(3, 8)]  # of a transformer: the embedding, a bias, the head
+    ours, twins = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    optimizers = Muon(ours, lr=0.01, weight_decay=0.1), torch.optim.AdamW(twins, lr=0.01, weight_decay=0.1, fused=True)
+    for _ in range(3):
+        for mine, other in zip(ours, twins, strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, twins, strict=True))
+
+
 def test_it_goes_on_from_its_state():
     network = CNN(channels=[4], dropout=0.0)
     optimizer = Muon(network.parameters())
