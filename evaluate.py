@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from imgclf import evaluation
-    from imgclf.checkpoint import data_config, load
+    from imgclf.checkpoint import load
     from imgclf.device import choose_device, shorten_steps
     from imgclf.predict import ensemble
     from imgclf.run_folder import RunFolder
@@ -42,17 +42,8 @@ def main(cfg: DictConfig) -> float | None:
         if typed := OmegaConf.missing_keys(cfg.data):
             options = " ".join(f"{name}=..." for name in sorted(typed))
             raise ValueError(f"ckpt={cfg.ckpt} names a place on this machine and lies in no run folder: type {options}")
-        same = HydraConfig.get().runtime.choices["data"] == "checkpoint"
-        if cfg.split != "test" and not same:
-            raise ValueError(
-                f"split={cfg.split} of other data may hold images the checkpoint was trained on: leave data= out"
-            )
-        alike = same or cfg.data.get("protocol") == "larochelle"  # may share images with what was trained on
-        own = [{**data_config(path), "seed": None} for path in paths] if alike else []
-        if cfg.split != "test" and any(trained_on != own[0] for trained_on in own):
-            raise ValueError(f"split={cfg.split} of one network may hold images another was trained on: use split=test")
-        for path, trained_on in zip(paths, own, strict=False):
-            evaluation.check_division(path, trained_on, cfg.data, cfg.split, same)
+        own = HydraConfig.get().runtime.choices["data"] == "checkpoint"
+        evaluation.check_unseen(paths, cfg.data, cfg.split, own)
         data = instantiate(cfg.data, _convert_="all")
         data.prepare_data()
         if not any(word.startswith(("data=", "data.")) for word in HydraConfig.get().overrides.task):

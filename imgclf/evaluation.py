@@ -18,7 +18,7 @@ from torch import Tensor
 
 from imgclf import figures
 from imgclf import seed as seeding
-from imgclf.checkpoint import KEY, changed_splits, read
+from imgclf.checkpoint import KEY, changed_splits, data_config, read
 from imgclf.data.base import ImageDataModule
 from imgclf.data.files import find_images, printable
 from imgclf.data.images import Images
@@ -141,30 +141,38 @@ def check_split(split: str) -> None:
         raise ValueError(f"split={split}: choose one of {', '.join(SPLITS)}")
 
 
-def check_division(path: str, own: Mapping[str, Any], given: Mapping[str, Any], split: str, same_data: bool) -> None:
-    """Refuses a split that may hold images a checkpoint was trained on, as far as options can tell.
+def check_unseen(paths: Sequence[str], given: Mapping[str, Any], split: str, own: bool) -> None:
+    """Refuses a split that may hold images a checkpoint was trained on, as far as configurations tell.
 
     Args:
-        path: of the checkpoint.
-        own: configuration of the data it was trained on.
-        given: configuration of the data it is to be evaluated on.
+        paths: of the checkpoints.
+        given: configuration of the data they are to be evaluated on.
         split: of those.
-        same_data: whether they are its own, with some options changed.
+        own: whether they are the first checkpoint's own, with some options changed.
 
     Raises:
-        ValueError: the images were divided otherwise for training.
+        ValueError: it may.
     """
-    if given.get("protocol") == "larochelle" and own.get("protocol") != "larochelle":
-        raise ValueError(
-            f"data.protocol=larochelle has test images that {path} may have been trained on: leave it out, or train "
-            "with it"
-        )
-    if same_data and (split != "test" or "test_fraction" in own):  # other data sets come with test images of their own
-        for name in DIVISION:
-            if given.get(name) != own.get(name):
+    if split != "test" and not own:
+        raise ValueError(f"split={split} of other data may hold images the checkpoint was trained on: leave data= out")
+    larochelle = given.get("protocol") == "larochelle"  # its test images are among MNIST's 60,000 to train with
+    if not own and not larochelle:
+        return
+    known = [{**data_config(path), "seed": None} for path in paths]
+    if split != "test" and any(trained_on != known[0] for trained_on in known):
+        raise ValueError(f"split={split} of one network may hold images another was trained on: use split=test")
+    for path, trained_on in zip(paths, known, strict=True):
+        if larochelle and trained_on.get("protocol") != "larochelle":
+            raise ValueError(
+                f"data.protocol=larochelle has test images that {path} may have been trained on: leave it out, or "
+                "train with it"
+            )
+        # Other data sets come with test images of their own.
+        for name in DIVISION if own and (split != "test" or "test_fraction" in trained_on) else ():
+            if given.get(name) != trained_on.get(name):
                 raise ValueError(
                     f"data.{name}={given.get(name)}: the {split} images may be among those that {path} was trained on "
-                    f"with data.{name}={own.get(name)}: leave it out"
+                    f"with data.{name}={trained_on.get(name)}: leave it out"
                 )
 
 
