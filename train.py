@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
-    from imgclf import distributed
+    from imgclf import distributed, launch
     from imgclf.options import check
     from imgclf.run_folder import RunFolder
 
@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> float | None:
             f"sweep={job.runtime.choices['sweep']} is for many runs: add -m, as in python train.py -m sweep=..."
         )
     config = cli.plain(cfg, resolve=True)
-    config["trainer"] = distributed.as_started(config["trainer"])
+    config["trainer"] = launch.as_started(config["trainer"])
     mode = check(config)
 
     import lightning.pytorch as pl  # seconds, which a wrong option need not wait for
@@ -52,8 +52,8 @@ def main(cfg: DictConfig) -> float | None:
 
     device = choose_device(cfg.trainer.accelerator, "trainer.accelerator")
     distributed.check_devices(config["trainer"]["devices"], device)
-    if distributed.must_launch(config["trainer"]):
-        distributed.launch(__file__, config["trainer"]["devices"])
+    if launch.must_launch(config["trainer"]):
+        launch.launch(__file__, config["trainer"]["devices"])
         return own.metrics()[cfg.objective]
     shorten_steps(device)
     precision = choose_precision(cfg.trainer.precision, device)
