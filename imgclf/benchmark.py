@@ -47,7 +47,7 @@ precision and threads, in alternation; prints tables and writes them as JSON.
 
     python -m imgclf.benchmark [quick|full] [to=benchmark.json]
 
-  quick                  ten minutes on 2 cores: speed, phases of a step, variations, start, growth with the data,
+  quick                  twenty minutes on 2 cores: speed, phases of a step, variations, start, growth with the data,
                          and where MNIST is (IMGCLF_DATA_DIR, else ./data) the time to 98.93% and 99% test accuracy
   full                   the same in more rounds and seeds
   to=FILE                a new file for the figures; none by default

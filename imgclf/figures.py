@@ -213,7 +213,8 @@ def _operating_curve(x: np.ndarray, y: np.ndarray, point: tuple[float, float], t
     ax = figure.subplots()
     ax.plot(x, y, color=BLUE, drawstyle="steps-post" if x[0] < x[-1] else "steps-pre")
     ax.plot(*point, "o", color=ORANGE, markersize=8)
-    ax.annotate(text, (0.5, 0.4), xycoords="axes fraction", ha="center", va="top", color=ORANGE)
+    ground = {"facecolor": "white", "edgecolor": "none"}  # a line of chance passes behind it
+    ax.annotate(text, (0.95, 0.08), xycoords="axes fraction", ha="right", va="bottom", color=ORANGE, bbox=ground)
     ax.set(title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     ax.grid(alpha=0.3)
     _plain(ax)
