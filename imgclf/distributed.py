@@ -71,6 +71,7 @@ def end_with_parent() -> None:
 
 
 def continues(folder: Path) -> str:
+    """The end of a sentence, with what continues the run in ``folder``; empty if nothing of it was saved."""
     if not (folder / "checkpoints" / "last.ckpt").exists():
         return ""
     from imgclf.run_folder import shell_value
@@ -292,6 +293,7 @@ def cluster_environment() -> "ClusterEnvironment | None":
 
 
 def is_torchrun(environment: "ClusterEnvironment") -> bool:
+    """Whether that is torchrun's."""
     from lightning.fabric.plugins.environments import TorchElasticEnvironment
 
     return isinstance(environment, TorchElasticEnvironment)
