@@ -46,7 +46,8 @@ def main(cfg: DictConfig) -> float | None:
         evaluation.check_unseen(paths, cfg.data, cfg.split, own)
         data = instantiate(cfg.data, _convert_="all")
         data.prepare_data()
-        if not any(word.startswith(("data=", "data.")) for word in HydraConfig.get().overrides.task):
+        typed = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
+        if typed.isdisjoint({"data", *(f"data.{name}" for name in evaluation.SOURCE + evaluation.DIVISION)}):
             for path in paths:
                 evaluation.warn_of_other_data(path, data)  # than the checkpoint's, which nobody asked for
         folder.describe(cli.plain(cfg, resolve=True), str(device))

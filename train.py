@@ -38,6 +38,8 @@ def main(cfg: DictConfig) -> float | None:
         raise ValueError(
             f"sweep={job.runtime.choices['sweep']} is for many runs: add -m, as in python train.py -m sweep=..."
         )
+    if alone and cfg.resume is True and not any(word.startswith("hydra.run.dir=") for word in job.overrides.hydra):
+        raise ValueError("resume=true of which run? name its folder, hydra.run.dir=DIR, which is started if it is new")
     config = cli.plain(cfg, resolve=True)
     config["trainer"] = launch.as_started(config["trainer"])
     mode = check(config)
@@ -56,7 +58,6 @@ def main(cfg: DictConfig) -> float | None:
         launch.launch(__file__, config["trainer"]["devices"])
         return own.metrics()[cfg.objective]
     shorten_steps(device)
-    precision = choose_precision(cfg.trainer.precision, device)
     with distributed.Processes(config["trainer"], device, own.path) as processes, processes.claim(own) as folder:
         folder.check_same(config)
         if processes.agree(folder.finished(config)):
@@ -92,7 +93,7 @@ def main(cfg: DictConfig) -> float | None:
         trainer = instantiate(
             cfg.trainer,
             **training.layout(config),
-            precision=precision,
+            precision=choose_precision(cfg.trainer.precision, device, network),
             callbacks=[history, *callbacks, Interruption(folder.last)],
             logger=[instantiate(options, save_dir=str(folder.path)) for options in cfg.logger.values() if options],
             plugins=[AtomicCheckpointIO()],

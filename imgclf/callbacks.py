@@ -240,7 +240,24 @@ class EMA(EMAWeightAveraging):
     """Lightning's exponential moving average of the weights, which is what is validated and saved.
 
     The threshold that validation chose belongs to the averaged weights as it is, not as an average of its own.
+
+    Args:
+        decay: share of the average that a step leaves as it is.
+        update_every_n_steps: from 1.
+        options: of Lightning's callback.
+
+    Raises:
+        ValueError: ``decay`` is not in [0, 1), or ``update_every_n_steps`` no whole number from 1 up.
     """
+
+    def __init__(self, decay: float = 0.999, update_every_n_steps: int = 1, **options: Any) -> None:
+        if not isinstance(decay, int | float) or not 0 <= decay < 1:
+            raise ValueError(f"callbacks.ema.decay={decay}: give a share from 0 up to, not including, 1")
+        if not isinstance(update_every_n_steps, int) or update_every_n_steps < 1:
+            raise ValueError(
+                f"callbacks.ema.update_every_n_steps={update_every_n_steps}: give a whole number from 1 up"
+            )
+        super().__init__(decay=decay, update_every_n_steps=update_every_n_steps, **options)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._average_model is not None:  # as outside fit

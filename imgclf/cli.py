@@ -11,7 +11,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from unittest import mock
 
 from omegaconf import OmegaConf
 
@@ -22,6 +23,7 @@ from imgclf import distributed
 OmegaConf.register_resolver("pid", os.getpid, use_cache=True, replace=True)
 
 
+CONF = Path(__file__).parent.parent / "conf"
 EXPECTED = (ValueError, OSError, ArithmeticError)  # the library's own complaints: their message says it all
 
 SWEEP_EXTRA = (
@@ -30,6 +32,7 @@ SWEEP_EXTRA = (
 )
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that a terminal acts on
+OPTIONS_ARE = "options are written name=value, such as trainer.max_epochs=3"
 LONGEST = 4000  # characters of a message
 
 tracebacks = False  # whether the user asked for them
@@ -107,7 +110,8 @@ def run(main: Callable[[], object]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand exceptions over instead of printing them itself
     before = signal.signal(signal.SIGTERM, distributed.terminate)
     try:
-        main()
+        with mock.patch.object(argparse.ArgumentParser, "error", _refuse):  # which prints Hydra's flags
+            main()
         if _failures:
             raise _failures.pop()
     except KeyboardInterrupt as stop:
@@ -123,6 +127,10 @@ def run(main: Callable[[], object]) -> None:
         sys.exit(distributed.report(f"error: {one_line(error)}"))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    raise ValueError(f"{message}: {OPTIONS_ARE}; --help lists them")
 
 
 def plain(config: Any, resolve: bool = False) -> dict[str, Any]:
@@ -166,7 +174,8 @@ def one_line(error: Exception) -> str:
     if key_error is not None and "is not in struct" in str(key_error):
         text = _unknown_key(key_error)
     elif isinstance(error, OverrideParseException):
-        text = f"cannot read {error.override}: quote unusual characters for Hydra too, as in 'ckpt=\"a=b.ckpt\"'"
+        how = "quote unusual characters for Hydra too, as in 'ckpt=\"a=b.ckpt\"'"
+        text = f"cannot read {error.override}: {how if '=' in error.override else OPTIONS_ARE}"
     elif isinstance(error, MissingConfigException) and error.missing_cfg_file in SWEEP_EXTRA:
         text = f"{error.missing_cfg_file} is not installed: pip install -e '.[sweep]'"
     elif isinstance(error, MemoryError) or "allocate memory" in str(error):
@@ -192,6 +201,10 @@ def _unknown_key(error) -> str:
             "data.variation: these data have no variations; add data=noisy_mnist (data.base=...) or data=noisy_digits"
         )
     hint = f"did you mean {f'{group}.' if group else ''}{close[0]}? " if close else ""
+    folder = group or "sweep"  # whose choices add options of their own to the configuration
+    choices = [file.stem for file in sorted((CONF / folder).glob("*.yaml")) if name in OmegaConf.load(file)]
+    if choices and not hint:
+        hint = f"it comes with {folder}={' or '.join(choices)}; "
     return f"unknown option {error.full_key}: {hint}{group or 'the configuration'} has {', '.join(known)}"
 
 

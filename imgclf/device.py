@@ -6,6 +6,9 @@ import os
 
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from torch import nn
+
+from imgclf.models.network import Network
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
@@ -28,8 +31,12 @@ def choose_device(accelerator: str, option: str = "accelerator") -> torch.device
     raise ValueError(f"{option}={accelerator}: PyTorch sees no such GPU here; use {option}=cpu (or auto)")
 
 
-def choose_precision(precision: str | int, device: torch.device) -> str | int:
-    """Lightning's precision for "auto": bf16-mixed where the device computes in it fast, 32-true elsewhere."""
+def choose_precision(precision: str | int, device: torch.device, network: Network | None = None) -> str | int:
+    """Lightning's precision for "auto": bf16-mixed where the device computes in it fast, 32-true elsewhere.
+
+    On a CPU also 32-true for a network with a convolution whose stride is longer than its input: oneDNN (of torch 2.15)
+    leaves a part of such a kernel's gradient in bfloat16 as the memory was, numbers of any size.
+    """
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -40,7 +47,28 @@ def choose_precision(precision: str | int, device: torch.device) -> str | int:
             and torch.backends.mkldnn.is_available()
             and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         )
+        fast = fast and not (network and _strides_too_far(network))
     return "bf16-mixed" if fast else "32-true"
+
+
+def _strides_too_far(network: Network) -> bool:
+    found, handles = [], []
+
+    def look(layer: nn.Conv2d, inputs: tuple[torch.Tensor, ...]) -> None:
+        sides = inputs[0].shape[-2:], layer.kernel_size, layer.stride
+        found.extend(side for side, size, stride in zip(*sides, strict=True) if size > 1 and side < stride)
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and max(layer.stride) > 1:
+            handles.append(layer.register_forward_pre_hook(look))
+    if handles:
+        network.eval()
+        with torch.inference_mode():
+            network(torch.zeros(1, *network.hparams["image_shape"]))
+        network.train()
+    for handle in handles:
+        handle.remove()
+    return bool(found)
 
 
 def shorten_steps(device: torch.device) -> None:

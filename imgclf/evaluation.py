@@ -30,7 +30,10 @@ from imgclf.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-DIVISION = ("protocol", "val_fraction", "split_seed", "val_folder", "test_fraction", "group_pattern")  # options of data
+# Options of data: where images come from, what divides them into splits, and what a drawn test part depends on.
+SOURCE = ("_target_", "dataset", "base", "emnist_split", "root")
+DIVISION = ("protocol", "val_fraction", "split_seed", "val_folder", "test_fraction", "group_pattern")
+TEST_DIVISION = ("test_fraction", "group_pattern")
 SHEET = 120  # images on the contact sheet
 COLUMNS = ["file", "label", "predicted", "class_name", "probability"]  # of predictions.csv
 
@@ -68,8 +71,11 @@ class Evaluation:
         """Name to the bounds of the metric's bootstrap 95% interval (percentiles; Efron 1979), over images."""
         count, classes = self.probabilities.shape
         cells, generator, values = self.labels * classes + self.predicted, seeding.generator("bootstrap"), []
+        present = self.labels.unique()
         for _ in range(resamples):
             rows = torch.randint(count, (count,), generator=generator)
+            if classes == 2 and len(self.labels[rows].unique()) < len(present):
+                continue  # what is asked of both classes is undefined there
             confusion = torch.bincount(cells[rows], minlength=classes**2).view(classes, classes)
             drawn = {"loss": self.losses[rows].mean(), **count_metrics(confusion)}
             if classes == 2:
@@ -129,7 +135,8 @@ def warn_of_other_data(ckpt: str, data: ImageDataModule) -> None:
     """A line if the data are no longer what the checkpoint was trained with (``changed_splits``)."""
     if changed := changed_splits(read(ckpt)[KEY], data):
         log.warning(
-            "the %s images are others than when %s was trained: their metrics do not compare with its own",
+            "the %s images are others than when %s was trained: it may have seen some that it is tested on, and the "
+            "metrics do not compare with its own",
             " and ".join(changed),
             ckpt,
         )
@@ -156,10 +163,10 @@ def check_unseen(paths: Sequence[str], given: Mapping[str, Any], split: str, own
     if split != "test" and not own:
         raise ValueError(f"split={split} of other data may hold images the checkpoint was trained on: leave data= out")
     larochelle = given.get("protocol") == "larochelle"  # its test images are among MNIST's 60,000 to train with
-    if not own and not larochelle:
+    if not own and not larochelle and "root" not in given:
         return
-    known = [{**data_config(path), "seed": None} for path in paths]
-    if split != "test" and any(trained_on != known[0] for trained_on in known):
+    known = [data_config(path) for path in paths]
+    if split != "test" and any(_differing(trained_on, known[0], SOURCE + DIVISION) for trained_on in known):
         raise ValueError(f"split={split} of one network may hold images another was trained on: use split=test")
     for path, trained_on in zip(paths, known, strict=True):
         if larochelle and trained_on.get("protocol") != "larochelle":
@@ -167,13 +174,24 @@ def check_unseen(paths: Sequence[str], given: Mapping[str, Any], split: str, own
                 f"data.protocol=larochelle has test images that {path} may have been trained on: leave it out, or "
                 "train with it"
             )
-        # Other data sets come with test images of their own.
-        for name in DIVISION if own and (split != "test" or "test_fraction" in trained_on) else ():
-            if given.get(name) != trained_on.get(name):
-                raise ValueError(
-                    f"data.{name}={given.get(name)}: the {split} images may be among those that {path} was trained on "
-                    f"with data.{name}={trained_on.get(name)}: leave it out"
-                )
+        # Data sets come with test images of their own, but a folder's may be drawn.
+        same = own or (_place(given, given) is not None and _place(given, given) == _place(trained_on, given))
+        for name in _differing(given, trained_on, DIVISION if split != "test" else TEST_DIVISION) if same else ():
+            raise ValueError(
+                f"data.{name}={given.get(name)}: the {split} images may be among those that {path} was trained on "
+                f"with data.{name}={trained_on.get(name)}: leave it out"
+            )
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [name for name in names if one.get(name) != other.get(name)]
+
+
+def _place(options: Mapping[str, Any], here: Mapping[str, Any]) -> Path | None:
+    """Where a folder of images is, found as ``ImageFolder`` does with ``here``'s data_dir; None of other data."""
+    root = Path(options.get("root") or "???").expanduser()
+    places = (root, Path(here.get("data_dir") or ".").expanduser() / root)
+    return next((place.resolve() for place in places if place.is_dir()), None)
 
 
 def report(folder: RunFolder, evaluation: Evaluation, predictor: Predictor) -> dict[str, float]:
@@ -286,7 +304,7 @@ def known_labels(files: Sequence[Path], class_names: Sequence[str]) -> list[int 
     """The class index of each file, from a labels.csv (columns file, label) in a folder above it, else from the name of
     the folder it is in; None where neither names a class."""
     tables: dict[Path, dict[Path, str]] = {}
-    labels = []
+    labels, named = [], set()
     for file in files:
         name = file.parent.name
         for above in file.absolute().parents:
@@ -295,8 +313,14 @@ def known_labels(files: Sequence[Path], class_names: Sequence[str]) -> list[int 
                 tables[above] = _listed(listing) if listing.is_file() else {}
             if file.absolute() in tables[above]:
                 name = tables[above][file.absolute()]
+                named.add(name)
                 break
         labels.append(class_names.index(name) if name in class_names else None)
+    if listings := [str(folder / "labels.csv") for folder, table in tables.items() if table]:
+        if not named:
+            log.warning("%s: names none of these images (a file is named as seen from its folder)", listings[0])
+        elif unknown := sorted(named - set(class_names)):
+            log.warning("%s: %s is none of the classes (%s)", listings[0], _some(unknown), _some(list(class_names)))
     return labels
 
 

@@ -71,7 +71,7 @@ def score_metrics(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
         labels: int64 (N,), 0 or 1.
     """
     return {
-        "auroc": binary_auroc(scores, labels, validate_args=False),
+        "auroc": binary_auroc(scores, labels, validate_args=False).clamp_max(1),  # a sum that rounds up
         "average_precision": binary_average_precision(scores, labels, validate_args=False),
         "calibration_error": binary_calibration_error(scores, labels, validate_args=False),
     }

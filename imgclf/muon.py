@@ -16,10 +16,10 @@ ITERATIONS = 5
 class Muon(Optimizer):
     """Steps that change a layer in all directions alike (Jordan et al. 2024).
 
-    They are for matrices and kernels of convolutions but the last; all other parameters (biases, scales, position
-    embeddings) take AdamW's. torch's own Muon takes matrices only; here a kernel (out, in, height, width) is the matrix
-    (out, in * height * width). Its momentum is replaced by the nearest orthogonal matrix, of the size that a step of
-    AdamW has (Liu et al. 2025), so that one rate and one weight decay serve both.
+    They are for matrices and kernels of convolutions but the last; all other parameters (of one dimension or three:
+    biases, scales, position embeddings) take AdamW's. torch's own Muon takes matrices only; here a kernel (out, in,
+    height, width) is the matrix (out, in * height * width). Its momentum is replaced by the nearest orthogonal matrix,
+    of the size that a step of AdamW has (Liu et al. 2025), so that one rate and one weight decay serve both.
 
     Args:
         params: of the network, the last layer's last.
@@ -29,7 +29,7 @@ class Muon(Optimizer):
         betas: of all others.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: ``momentum`` or ``betas`` out of range.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """A trained classifier, ready to be asked."""
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ class Predictor:
     ) -> None:
         several = [classifier] if isinstance(classifier, Classifier) else classifier
         self.classifiers, self.image_shape, self.dark_ink = [one.eval() for one in several], image_shape, dark_ink
-        self._views, self._augmentation = 1, Augmentation()
+        self._views, self._flips, self._augmentation = 1, False, Augmentation()
         self.scaled = scaled
         self.batch_size = batch_size or min(1000, max(1, PIXELS // math.prod(image_shape[1:])))
 
@@ -83,43 +84,48 @@ class Predictor:
                 f"images of shape {tuple(images.shape[1:])}, but the checkpoint was trained on {self.image_shape} "
                 "(channels, height, width)"
             )
-        return torch.cat(
-            [self._answer(chunk.to(self.classifier.device)).cpu() for chunk in images.split(self.batch_size)]
-        )
+        return torch.cat([self._answer(chunk).cpu() for chunk in images.split(self.batch_size)])
 
     def average_views(self, count: int, augmentation: Augmentation) -> None:
         """Test-time augmentation: from now on probabilities are means over the image as it is and augmented views.
 
         Args:
             count: of views, the image itself included; 1 for that alone.
-            augmentation: draws count - 1 changes, from a constant seed, that every image undergoes.
+            augmentation: draws count - 1 changes, from a constant seed and on the CPU, that every image undergoes. If
+                it flips, every second view is flipped.
 
         Raises:
-            ValueError: no whole number from 1 up, or several views of an augmentation that changes nothing.
+            ValueError: no whole number from 1 up; several views, but no augmentation that changes an image, or one that
+                mixes images; or an augmentation and no view to apply it to.
         """
         if not isinstance(count, int) or count < 1:
             raise ValueError(f"tta={count}: give the number of views, a whole number from 1 (none but the image) up")
-        self._views, self._augmentation = count, augmentation
-        blank = torch.zeros(1, 1, 8, 8)
-        if count > 1 and augmentation(blank, seeding.generator("views")) is blank:
+        if count == 1 and augmentation:
+            raise ValueError("tta=1 is the image as it is: give the number of views for augmentation, as in tta=8")
+        if augmentation.mixup or augmentation.cutmix:
+            raise ValueError("augmentation.mixup and cutmix make one image of two: leave them out of views")
+        self._views, self._flips, self._augmentation = count, augmentation.flip > 0, copy.copy(augmentation)
+        self._augmentation.flip = 0.0
+        probe = torch.rand(1, 1, 32, 32, generator=seeding.generator("probe"))
+        if count > 1 and all(torch.equal(self._view(probe, view), probe) for view in range(1, count)):
             raise ValueError(
                 f"tta={count} needs an augmentation to draw views from, such as augmentation.translate=0.04"
             )
 
     def _answer(self, images: Tensor) -> Tensor:
         """float32 logits of a chunk; of means of probabilities their logarithm."""
-        views = [images, *(self._view(images, view) for view in range(1, self._views))]
-        logits = [one(view).float() for view in views for one in self.classifiers]
+        views = [images, *(self._view(images, view) for view in range(1, self._views if len(images) else 1))]
+        logits = [one(view.to(one.device)).float() for view in views for one in self.classifiers]
         if len(logits) == 1:
             return logits[0]
         return torch.stack(logits).softmax(2).mean(0).clamp_min(1e-30).log()
 
     def _view(self, images: Tensor, view: int) -> Tensor:
         """As channels of one image all images get the same change, whatever the chunk they are in."""
-        images = images.float() / (1 if images.is_floating_point() else 255)
-        generator = seeding.generator("views", view, device=images.device)
+        images = images.cpu().float() / (1 if images.is_floating_point() else 255)
+        images = images.flip(-1) if self._flips and view % 2 else images
         as_one = images.reshape(1, -1, *images.shape[2:])
-        return self._augmentation(as_one, generator).view_as(images)
+        return self._augmentation(as_one, seeding.generator("views", view)).view_as(images)
 
     @property
     def reads_digits(self) -> bool:
@@ -135,7 +141,8 @@ class Predictor:
 
         Args:
             images: a tensor or array (H, W), (N, H, W), (C, H, W) or (N, C, H, W), uint8 or float in [0, 1], of the
-                shape the network was trained on; or a path or PIL image, or several, which are fitted to it.
+                shape the network was trained on, or a list of such images; or a path or PIL image, or several, which
+                are fitted to it.
             images_as: of paths and PIL images: "photo", a photograph of one digit, which is found in it and centred as
                 MNIST's are (``imgclf.photo``); "mnist", what the network was trained on, only scaled; "auto", the first
                 for a network of digits, unless it was trained on image files or the image has MNIST's size already.
@@ -172,6 +179,11 @@ class Predictor:
             raise ValueError("images_as=photo is for networks of the ten digits; leave it out for this one")
         if isinstance(images, str | Path | Image.Image):
             images = [images]
+        if isinstance(images, list | tuple) and images and all(isinstance(one, np.ndarray | Tensor) for one in images):
+            arrays = [torch.as_tensor(one) for one in images]
+            if len({(one.shape, one.dtype) for one in arrays}) > 1:
+                raise ValueError("arrays of several shapes or types: give images of one shape and type at a time")
+            images = torch.stack([one[None] if one.ndim == 2 else one for one in arrays])
         if isinstance(images, np.ndarray):
             images = torch.from_numpy(np.ascontiguousarray(images))
         if not isinstance(images, Tensor):

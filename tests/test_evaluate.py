@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imgclf import load
+from imgclf import evaluation, load
 from imgclf.data.noisy import NoisyImages
 from imgclf.evaluation import COLUMNS
 
@@ -156,6 +156,29 @@ def test_labels_beside_images_give_an_accuracy_and_a_confusion_matrix(layout, ru
     assert left == {"predictions", "confusion_matrix"}
 
 
+def test_labels_that_are_not_used_are_told(tmp_path, caplog):
+    files = [tmp_path / "scans" / "a.png", tmp_path / "scans" / "b.png"]
+    for listed, told in (
+        ("scans/a.png,7\nscans/b.png,8", None),
+        ("elsewhere/a.png,7", "labels.csv: names none of these images (a file is named as seen from its folder)"),
+        ("scans/a.png,7\nscans/b.png,seven", "labels.csv: seven is none of the classes (0, 1, 2, 3, 4, ...)"),
+    ):
+        (tmp_path / "labels.csv").write_text(f"file,label\n{listed}\n")
+        caplog.clear()
+        found = evaluation.known_labels(files, [str(digit) for digit in range(10)])
+        assert found[0] == (None if "none of these" in str(told) else 7)
+        assert (told in caplog.text) if told else not caplog.text
+
+
+def test_intervals_are_of_samples_in_which_both_classes_are(tmp_path):
+    labels = torch.tensor([1, 1] + 18 * [0])
+    probabilities = torch.stack([1 - labels * 0.8 - 0.1, labels * 0.8 + 0.1], 1)
+    perfect = evaluation.Evaluation("test", None, labels, torch.ones(20), probabilities, 0.5, [])
+    intervals = perfect.intervals()
+    for name in ("auroc", "average_precision", "sensitivity", "specificity", "accuracy", "kappa"):
+        assert intervals[f"test/{name}"] == (1, 1), name
+
+
 def test_photographs_are_for_networks_of_digits(run, train, script, tiny_data, tmp_path):
     Image.new("RGB", (60, 60), "white").save(tmp_path / "a.png")
     ckpt = f"ckpt={run}/checkpoints/best.ckpt"
@@ -223,6 +246,7 @@ def test_images_that_were_trained_on_are_in_no_other_split(run, script):
         error = script("evaluate.py", ckpt, "split=val", option).error
         assert f"{option}: the val images may be among those that" in error
         assert script("evaluate.py", ckpt, option).code == 0  # the test images are the official ones
+    assert script("evaluate.py", ckpt, "split=val", "data.batch_size=7", "data.variation=rot").code == 0
     larochelle = "data=noisy_mnist", "data.protocol=larochelle"
     assert "data.protocol=larochelle has test images that" in script("evaluate.py", ckpt, *larochelle).error
     assert "ckpt=[A,B] for their mean" in script("evaluate.py", "-m", "ckpt=a,b").error

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -174,6 +175,33 @@ def test_validation_images_the_page_predict_and_onnx_answer_alike(names, train, 
     session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "a.onnx")
     probabilities, predicted = session.run(None, {"images": predictor.tensor(files).numpy()})
     same(predicted.tolist(), probabilities.max(1).tolist())
+
+
+def test_a_folder_s_drawn_test_images_are_not_drawn_anew(train, script, tmp_path):
+    for i in range(60):
+        file = tmp_path / "set" / ("a" if i % 2 else "b") / f"{i // 2:02}-{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 4 * i).save(file)
+    folder = ("data=image_folder", "data.root=set", "data.image_size=8", "data.channels=1")
+    grouped = r"data.group_pattern='\d+'"
+    result = train(*folder, grouped, "data.batch_size=8", "model=mlp", "hydra.run.dir=run")
+    assert result.code == 0, result.err
+    ckpt = "ckpt=run/checkpoints/best.ckpt"
+    for options in (
+        folder,
+        (*folder, grouped, "data.test_fraction=0.5"),
+        (*folder, "data.root=../" + tmp_path.name + "/set"),
+        ("data.test_fraction=0.5",),
+    ):
+        assert "the test images may be among those that" in script("evaluate.py", ckpt, *options).error
+    assert "leave data= out" in script("evaluate.py", ckpt, *folder, grouped, "split=val").error
+    for number, options in enumerate(((*folder, grouped), ("data.split_seed=5",))):  # the test part is always the same
+        assert script("evaluate.py", ckpt, *options, f"hydra.run.dir={number}").code == 0
+        assert {row["file"] for row in rows(tmp_path / str(number))} == {row["file"] for row in rows(tmp_path / "0")}
+        assert values(tmp_path / str(number))["test/loss"] == pytest.approx(values(tmp_path / "run")["test/loss"])
+
+    shutil.copy(tmp_path / "set" / "a" / "00-1.png", tmp_path / "set" / "a" / "99-99.png")
+    assert "it may have seen some" in script("evaluate.py", ckpt, "data.eval_batch_size=9").out
 
 
 def test_every_bad_file_is_named_before_training(train, tmp_path):

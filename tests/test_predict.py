@@ -26,6 +26,10 @@ def test_every_form_of_the_same_images_gets_the_same_answer(predictor, images, t
     assert predictor.predict(images[:, 0]) == expected
     assert predictor.predict(images.numpy()) == expected
     assert predictor.predict(images[:, 0].numpy()) == expected
+    for several in (list(images), list(images[:, 0]), list(images.numpy()), tuple(images[:, 0].numpy())):
+        assert predictor.predict(several) == expected
+    with pytest.raises(ValueError, match="several shapes"):
+        predictor.predict([images[0], images[1, :, :20]])
     assert predictor.predict(images[3, 0])[0].predicted == expected[3].predicted
     for i, image in enumerate(images):
         Image.fromarray(image[0].numpy()).save(tmp_path / f"{i:02}.png")
@@ -130,12 +134,14 @@ def test_networks_that_answer_different_questions_are_no_ensemble(predictor):
 def test_views_are_the_same_for_every_image_and_averaged(predictor, images):
     plain = predictor.probabilities(images)
     mean = (plain + predictor.probabilities(images.flip(-1))) / 2
-    predictor.average_views(2, Augmentation(flip=1.0))
-    torch.testing.assert_close(predictor.probabilities(images), mean)
+    for count, flip in ((2, 1.0), (2, 0.1), (4, 0.5)):
+        predictor.average_views(count, Augmentation(flip=flip))
+        torch.testing.assert_close(predictor.probabilities(images), mean)
     predictor.average_views(4, Augmentation(degrees=20, translate=0.1, contrast=0.5, erase=0.5))
     seen = predictor.probabilities(images)
     assert not torch.allclose(seen, plain)
     torch.testing.assert_close(predictor.probabilities(images[5:6]), seen[5:6])  # whatever the other images are
+    assert predictor.predict([]) == []
     predictor.average_views(1, Augmentation())
     assert torch.equal(predictor.probabilities(images), plain)
 
@@ -144,5 +150,10 @@ def test_views_that_cannot_be_are_refused(predictor):
     for count in (0, 2.5, None):
         with pytest.raises(ValueError, match=f"tta={count}"):
             predictor.average_views(count, Augmentation(flip=1.0))
-    with pytest.raises(ValueError, match="tta=3 needs an augmentation"):
-        predictor.average_views(3, Augmentation())
+    for nothing in (Augmentation(), Augmentation(erase=1e-9)):
+        with pytest.raises(ValueError, match="tta=3 needs an augmentation"):
+            predictor.average_views(3, nothing)
+    with pytest.raises(ValueError, match="as in tta=8"):
+        predictor.average_views(1, Augmentation(translate=0.1))
+    with pytest.raises(ValueError, match="mixup and cutmix"):
+        predictor.average_views(3, Augmentation(translate=0.1, mixup=0.5))

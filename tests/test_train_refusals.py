@@ -82,6 +82,18 @@ from tests.conftest import PROJECT, SMALL
         (["+trainer.max_steps=5"], ["trainer.max_steps=5", "whole epochs"]),
         (["model=mlp", "model.hidden=[1000000000000]"], ["not enough memory", "data.batch_size"]),
         (["trainer.log_every_n_steps=a"], ["trainer.log_every_n_steps=a", "whole number"]),
+        (["--epochs", "3"], ["--epochs", "name=value"]),
+        (["experiment", "mnist_cnn"], ["cannot read experiment", "name=value"]),
+        (["model.name=resnet18"], ["unknown option model.name", "it comes with model=torchvision"]),
+        (["callbacks.ema.decay=0.9"], ["unknown option callbacks.ema", "it comes with callbacks=ema"]),
+        (["n_trials=3"], ["unknown option n_trials", "it comes with sweep=random"]),
+        (["callbacks=ema", "callbacks.ema.decay=1"], ["callbacks.ema.decay=1", "not including, 1"]),
+        (["callbacks=ema", "callbacks.ema.decay=abc"], ["callbacks.ema.decay=abc"]),
+        (["callbacks=ema", "+callbacks.ema.update_every_n_steps=0"], ["update_every_n_steps=0", "from 1 up"]),
+        (["model.threshold=validation"], ["model.threshold=validation is for two classes, not 10"]),
+        (["model.kernel_size=2.5"], ["model.kernel_size=2.5", "from 1 to 1000"]),
+        (["model.padding=-1"], ["model.padding=-1", "from 0 to 1000"]),
+        (["model=resnet", "model.stem_stride=0"], ["model.stem_stride=0", "from 1 to 1000"]),
         (["optimizer.betas=[a,b]"], ["TypeError", "given ", "optimizer.betas=[a,b]"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
@@ -99,6 +111,11 @@ def test_bad_input(arguments, parts, train, tmp_path):
 def test_an_option_refused_at_once_leaves_no_folder(option, train, tmp_path):
     assert option.partition("=")[0] in train(option, "hydra.run.dir=run").error
     assert not (tmp_path / "run").exists()
+
+
+def test_resume_names_the_run(train, tmp_path):
+    assert "hydra.run.dir=DIR" in train(*SMALL, "resume=true").error
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_data_that_is_missing_and_cannot_be_downloaded(script, tmp_path, monkeypatch):

@@ -32,8 +32,8 @@ def read_image(source: str | Path | Image.Image, image_shape: tuple[int, int, in
 def open_image(source: str | Path | Image.Image, side: int, mode: str | None = None) -> Image.Image:
     """An image file, or a PIL image, decoded.
 
-    Turned as its EXIF tag says, transparency over white, 16 bits to 8. The content tells the format, not the file's
-    ending; of several frames the first counts.
+    Turned as its EXIF tag says, transparency over white, 16 bits to 8; 32 bits, whose range nothing tells, are refused.
+    The content tells the format, not the file's ending; of several frames the first counts.
 
     Args:
         source: what to open.
@@ -41,9 +41,9 @@ def open_image(source: str | Path | Image.Image, side: int, mode: str | None = N
         mode: "L" if grey is all that is wanted of a JPEG.
 
     Raises:
-        OSError: missing, damaged, none of ``FORMATS``, or larger than ``MAX_BYTES``, ``MAX_PIXELS`` or, once decoded,
-            ``MAX_DECODED``; the message starts with the path.
-        ValueError: a PIL image larger than ``MAX_DECODED``.
+        OSError: missing, damaged, none of ``FORMATS``, of 32 bits, or larger than ``MAX_BYTES``,
+            ``MAX_PIXELS`` or, once decoded, ``MAX_DECODED``; the message starts with the path.
+        ValueError: a PIL image of 32 bits, or larger than ``MAX_DECODED``.
     """
     if isinstance(source, Image.Image):
         _refuse_bomb(source, MAX_DECODED)
@@ -93,6 +93,8 @@ def _refuse_bomb(image: Image.Image, most: int) -> None:
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
     ImageOps.exif_transpose(image, in_place=True)  # every copy of a large image counts
+    if image.mode == "F" or (image.mode == "I" and any(value not in range(2**16) for value in image.getextrema())):
+        raise ValueError("pixels of 32 bits: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255; the sum is for rounding
         image = image if image.mode == "I" else image.convert("I")
         image = image.point(lambda value: value * (1 / 257) + 1e-4).convert("L")

@@ -78,8 +78,9 @@ class Batches(Sampler[Tensor]):
     They are on ``device``. With ``weights``, float (size,), rows are drawn with replacement, in proportion to them.
 
     Of ``world`` processes, number ``rank`` gets its share; all get as many batches. Shuffled, ``batch_size`` is that
-    of all processes together: they draw the same order, and each takes an equal part of every batch. What is left
-    over at the end of an epoch, fewer images than processes, is left out. In order, ``batch_size`` is each process's
+    of all processes together: they draw the same order, and each takes an equal part of every batch. Of the last
+    batch of an epoch, images that do not divide evenly are left out, and a single one a process, which batch
+    normalisation cannot do with. In order, ``batch_size`` is each process's
     own, or one more; every row belongs to one of them, and none is repeated.
 
     Raises:
@@ -109,7 +110,7 @@ class Batches(Sampler[Tensor]):
         if self.epoch is None:
             return -(-(self.size // self.world) // self.batch_size)  # by the smallest share, so that none runs dry
         whole, rest = divmod(self.size, self.batch_size)
-        return whole + (rest >= self.world)
+        return whole + (rest >= 2 * self.world)
 
     def __iter__(self) -> Iterator[Tensor]:
         if self.epoch is None:

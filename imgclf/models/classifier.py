@@ -56,7 +56,7 @@ class Classifier(pl.LightningModule):
         seed: of dropout, which depends on it, the epoch and the step only.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or a threshold for more than two classes.
         FloatingPointError: the loss is no longer finite; the message names the step.
     """
 
@@ -87,6 +87,8 @@ class Classifier(pl.LightningModule):
             raise ValueError(f"model.normalize={normalize}: choose one of {', '.join(NORMALIZATIONS)}")
         if threshold != "validation" and not (isinstance(threshold, int | float) and 0 < threshold < 1):
             raise ValueError(f"model.threshold={threshold}: give a probability between 0 and 1, or validation")
+        if threshold != 0.5 and len(class_names) != 2:
+            raise ValueError(f"model.threshold={threshold} is for two classes, not {len(class_names)}: leave it out")
         if compile not in COMPILE_MODES:
             raise ValueError(f"model.compile={compile}: leave it null, or choose {', '.join(COMPILE_MODES[1:])}")
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -103,7 +105,7 @@ class Classifier(pl.LightningModule):
         self.label_smoothing, self.compile_mode, self.seed = label_smoothing, compile, seed
         # Not registered as submodules: they are no part of the network that a summary or a checkpoint shows.
         self._metrics = {stage: StageMetrics(stage, len(self.class_names)) for stage in ("train", "val", "test")}
-        self.example_input_array = torch.zeros(1, *network.hparams["image_shape"])  # for the model summary
+        self.example_input_array = torch.zeros(()).expand(1, *network.hparams["image_shape"])  # for the model summary
         self.live: dict[str, float] = {}  # loss and accuracy over the last logging interval, for the progress bar
         self._pending: list[tuple[int, Tensor, Tensor, Tensor]] = []
         self._trained: dict[str, Tensor | float] = {}  # the metrics of an epoch's training, until they are logged

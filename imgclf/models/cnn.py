@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from imgclf.models.layers import Dropout
-from imgclf.models.network import Network, check_depth, check_widths
+from imgclf.models.network import Network, check_whole, check_widths
 
 
 class CNN(Network):
@@ -44,7 +44,9 @@ class CNN(Network):
         self.save_hyperparameters()
         check_widths("channels", channels)
         check_widths("hidden", hidden)
-        check_depth(depth)
+        check_whole("depth", depth)
+        check_whole("kernel_size", kernel_size)
+        check_whole("padding", padding, least=0)
         before, height, width = image_shape
         blocks: list[nn.Module] = []
         for after in channels:

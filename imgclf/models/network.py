@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lightning.pytorch.core.mixins import HyperparametersMixin
 from torch import nn
 
-DEEPEST = 1000
+LARGEST = 1000
 
 
 class Network(HyperparametersMixin, nn.Module):
@@ -27,7 +27,8 @@ def check_widths(name: str, widths: Sequence[int]) -> None:
         raise ValueError(f"model.{name}={widths}: list whole numbers from 1 up, as in model.{name}=[128,64]")
 
 
-def check_depth(depth: int) -> None:
-    """Raises ValueError unless ``model.depth`` is a whole number from 1 up, and not so large that nothing holds it."""
-    if not isinstance(depth, int) or not 1 <= depth <= DEEPEST:
-        raise ValueError(f"model.depth={depth}: give a whole number from 1 to {DEEPEST}")
+def check_whole(name: str, value: int, least: int = 1) -> None:
+    """Raises ValueError unless ``model.name`` is a whole number from ``least`` up, and not so large that nothing
+    holds it."""
+    if not isinstance(value, int) or not least <= value <= LARGEST:
+        raise ValueError(f"model.{name}={value}: give a whole number from {least} to {LARGEST}")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgclf.models.layers import Dropout
-from imgclf.models.network import Network, check_depth, check_widths
+from imgclf.models.network import Network, check_whole, check_widths
 
 TURNS = 4  # of 90 degrees
 
@@ -78,7 +78,7 @@ class P4CNN(Network):
         super().__init__()
         self.save_hyperparameters()
         check_widths("channels", channels)
-        check_depth(depth)
+        check_whole("depth", depth)
         if not channels or min(image_shape[1:]) < 2 ** (len(channels) - 1):
             raise ValueError(f"model.channels={list(channels)}: give from 1 to as many blocks as halve the image")
         layers: list[nn.Module] = []

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from imgclf.models.layers import Dropout
-from imgclf.models.network import Network, check_depth, check_widths
+from imgclf.models.network import Network, check_whole, check_widths
 
 
 class ResidualBlock(nn.Module):
@@ -62,7 +62,8 @@ class ResNet(Network):
             raise ValueError(
                 f"model.stochastic_depth={stochastic_depth}: give a probability from 0 up to, not including, 1"
             )
-        check_depth(depth)
+        check_whole("depth", depth)
+        check_whole("stem_stride", stem_stride)
         layers: list[nn.Module] = [
             nn.Conv2d(image_shape[0], widths[0], 3, stem_stride, padding=1, bias=False),
             nn.BatchNorm2d(widths[0]),

@@ -27,7 +27,8 @@ class Augmentation:
             so that noise stays as it is.
         scale: zoom along each axis, log-uniform in [1 / (1 + scale), 1 + scale].
         shear: horizontal shear, uniform in [-shear, shear] (tangent of the angle).
-        elastic: smooth random displacement (Simard et al. 2003): its deviation as a fraction of the side.
+        elastic: smooth random displacement (Simard et al. 2003): its deviation as a fraction of the side, at 5x5
+            points; four fifths of that in between.
         flip: probability of a horizontal flip.
         crop: least area of a random crop, as a share of the image, uniform in [crop, 1]; it is scaled to full size.
         thickness: strokes of light ink made thicker or thinner: share of a 3x3 maximum or minimum, in [-thickness,

@@ -10,7 +10,8 @@ def warp(images: Tensor, matrices: Tensor, outside: str = "zeros", displacement:
 
     Args:
         images: float (N, C, H, W).
-        matrices: float (N, 2, 3), output to input coordinates (x, y, 1); both run from -1 to 1, centre (0, 0).
+        matrices: float (N, 2, 3), output to input coordinates (x, y, 1); both run from -1 to 1, centre (0, 0). What
+            goes from x to y, or back, is measured in pixels, so that a rotation is one of oblong images too.
         outside: what lies around an image: "zeros" (black), or "border", its outermost pixels repeated.
         displacement: float (N, H, W, 2), added to the input coordinates (x, y) of every pixel.
     """
@@ -19,8 +20,10 @@ def warp(images: Tensor, matrices: Tensor, outside: str = "zeros", displacement:
         torch.arange(n, device=images.device, dtype=images.dtype).mul_(2).add_(1 - n).div_(n) for n in (height, width)
     )
     # Two outer sums: F.affine_grid does the same by many small matrix products, ten times as slow on a CPU.
+    steps = (x, y * (height / width)), (x * (width / height), y)
     grid = [
-        (m[:, 0, None] * x)[:, None, :] + (m[:, 1, None] * y + m[:, 2, None])[:, :, None] for m in matrices.unbind(1)
+        (m[:, 0, None] * right)[:, None, :] + (m[:, 1, None] * down + m[:, 2, None])[:, :, None]
+        for m, (right, down) in zip(matrices.unbind(1), steps, strict=True)
     ]
     places = torch.stack(grid, -1)
     if displacement is not None:

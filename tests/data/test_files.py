@@ -109,6 +109,12 @@ def test_what_cannot_be_read_is_named(grey, tmp_path):
             pytest.raises(OSError, match=f"{name}: not a readable image .*{fault}"),
         ):
             read_image(tmp_path / name, (1, 8, 8))
+    for name, values in (("float.tiff", np.linspace(0, 1, 64)), ("deep.tiff", np.linspace(0, 2**30, 64))):
+        Image.fromarray(values.reshape(8, 8).astype(np.float32 if name == "float.tiff" else np.int32)).save(
+            tmp_path / name
+        )
+        with pytest.raises(OSError, match=f"{name}: not a readable image .*32 bits: save it with 8 or 16"):
+            read_image(tmp_path / name, (1, 8, 8))
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
     for name in ("loop.png", "pipe.png", "none.png"):

@@ -6,11 +6,13 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from imgclf.checkpoint import config_of, networks
+from imgclf.device import choose_precision
 from imgclf.models.cnn import CNN
 from imgclf.models.layers import Dropout
 from imgclf.models.mlp import MLP
 from imgclf.models.p4cnn import P4CNN
 from imgclf.models.resnet import ResidualBlock, ResNet
+from imgclf.models.torchvision_zoo import TorchvisionNetwork
 from tests.conftest import PROJECT, options
 
 
@@ -76,9 +78,25 @@ def test_dropout_keeps_its_share_and_the_mean():
     assert y.unique().tolist() == [0, pytest.approx(1 / kept)]
     assert torch.equal(layer.eval()(x), x)
     assert torch.equal(Dropout(0.0)(x), x)
+    assert Dropout(0.999)(x).isfinite().all()
     for p in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match=r"model\.dropout"):
             Dropout(p)
+
+
+def test_steps_in_bfloat16_leave_out_convolutions_that_stride_past_their_input(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    cpu = torch.device("cpu")
+    for network, precision in (
+        (CNN(), "bf16-mixed"),
+        (ResNet(), "bf16-mixed"),
+        (ResNet(stem_stride=14), "32-true"),  # leaves two pixels, the second stage one, which the third strides past
+        (TorchvisionNetwork((3, 32, 32), 10, name="resnet18"), "bf16-mixed"),
+        (TorchvisionNetwork((3, 16, 16), 10, name="resnet18"), "32-true"),
+    ):
+        assert choose_precision("auto", cpu, network) == precision
+        assert network.training
+        assert choose_precision("bf16-mixed", cpu, network) == "bf16-mixed"
 
 
 def test_dropout_passes_the_gradient_of_what_it_kept():

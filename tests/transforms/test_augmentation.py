@@ -74,6 +74,18 @@ def test_flips_are_mirrors_of_half_the_images_alone_or_with_a_warp():
     assert torch.equal(Augmentation(flip=1.0)(images, generator), images.flip(-1))
 
 
+def test_an_oblong_image_is_turned_without_being_stretched():
+    images = torch.zeros(200, 1, 20, 60)
+    images[:, :, 9:11, 26:34] = 1
+    turned = Augmentation(degrees=90)(images, seeding.generator("test", 5))
+    y, x = torch.arange(20.0) - 9.5, torch.arange(60.0) - 29.5
+    weight = turned.sum((1, 2, 3))
+    moment = (turned * (y[:, None] ** 2 + x**2)).sum((1, 2, 3)) / weight
+    before = (images[0, 0] * (y[:, None] ** 2 + x**2)).sum() / images[0].sum()
+    assert (moment / before).sub(1).abs().max() < 0.15
+    assert (weight / images[0].sum()).sub(1).abs().max() < 0.05
+
+
 def test_a_crop_shows_a_part_of_at_least_its_share_and_nothing_from_outside():
     place = (torch.arange(40.0) + 0.5) / 40
     images = torch.stack([place.expand(40, 40), place.expand(40, 40).T])[None].repeat(300, 1, 1, 1)  # x and y
