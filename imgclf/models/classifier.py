@@ -56,7 +56,7 @@ class Classifier(pl.LightningModule):
         seed: of dropout, which depends on it, the epoch and the step only.
 
     Raises:
-        ValueError: an argument out of range, or a threshold for more than two classes.
+        ValueError: an argument out of range.
         FloatingPointError: the loss is no longer finite; the message names the step.
     """
 
@@ -87,8 +87,6 @@ class Classifier(pl.LightningModule):
             raise ValueError(f"model.normalize={normalize}: choose one of {', '.join(NORMALIZATIONS)}")
         if threshold != "validation" and not (isinstance(threshold, int | float) and 0 < threshold < 1):
             raise ValueError(f"model.threshold={threshold}: give a probability between 0 and 1, or validation")
-        if threshold != 0.5 and len(class_names) != 2:
-            raise ValueError(f"model.threshold={threshold} is for two classes, not {len(class_names)}: leave it out")
         if compile not in COMPILE_MODES:
             raise ValueError(f"model.compile={compile}: leave it null, or choose {', '.join(COMPILE_MODES[1:])}")
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
