@@ -20,7 +20,7 @@ from imgclf import figures
 from imgclf import seed as seeding
 from imgclf.checkpoint import KEY, changed_splits, data_config, read
 from imgclf.data.base import ImageDataModule
-from imgclf.data.files import find_images, printable
+from imgclf.data.files import find_folder, find_images, printable
 from imgclf.data.images import Images
 from imgclf.explain import explanations
 from imgclf.metrics import StageMetrics, count_metrics, decide, score_metrics
@@ -175,7 +175,7 @@ def check_unseen(paths: Sequence[str], given: Mapping[str, Any], split: str, own
                 "train with it"
             )
         # Data sets come with test images of their own, but a folder's may be drawn.
-        same = own or (_place(given, given) is not None and _place(given, given) == _place(trained_on, given))
+        same = own or _same_folder(given, trained_on)
         for name in _differing(given, trained_on, DIVISION if split != "test" else TEST_DIVISION) if same else ():
             raise ValueError(
                 f"data.{name}={given.get(name)}: the {split} images may be among those that {path} was trained on "
@@ -187,11 +187,14 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence
     return [name for name in names if one.get(name) != other.get(name)]
 
 
-def _place(options: Mapping[str, Any], here: Mapping[str, Any]) -> Path | None:
-    """Where a folder of images is, found as ``ImageFolder`` does with ``here``'s data_dir; None of other data."""
-    root = Path(options.get("root") or "???").expanduser()
-    places = (root, Path(here.get("data_dir") or ".").expanduser() / root)
-    return next((place.resolve() for place in places if place.is_dir()), None)
+def _same_folder(given: Mapping[str, Any], trained_on: Mapping[str, Any]) -> bool:
+    if not (given.get("root") and trained_on.get("root")):
+        return False
+    try:
+        ours, theirs = (find_folder(data["root"], given["data_dir"]) for data in (given, trained_on))
+        return ours.samefile(theirs)
+    except FileNotFoundError:
+        return False
 
 
 def report(folder: RunFolder, evaluation: Evaluation, predictor: Predictor) -> dict[str, float]:

@@ -80,6 +80,20 @@ def find_images(pattern: str) -> list[Path]:
     return found
 
 
+def find_folder(root: str, data_dir: str) -> Path:
+    """Where the folder ``root`` is, as seen from here or else from ``data_dir``.
+
+    Raises:
+        FileNotFoundError: in neither place.
+    """
+    path = Path(root).expanduser()
+    places = [path.absolute(), (Path(data_dir).expanduser() / path).absolute()]
+    if not any(place.is_dir() for place in places):
+        looked = " or ".join(map(printable, dict.fromkeys(places)))
+        raise FileNotFoundError(f"data.root={root}: no such folder ({looked}); give it as data.root=DIR")
+    return next(place for place in places if place.is_dir())
+
+
 def printable(name: str | Path) -> str:
     """A file name that any terminal and file takes: bytes that are no UTF-8 are shown as \\xNN."""
     return str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")

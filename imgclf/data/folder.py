@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imgclf.data.base import SPLITS, ImageDataModule
 from imgclf.data.cache import MappedImages, decode
-from imgclf.data.files import SUFFIXES, printable
+from imgclf.data.files import SUFFIXES, find_folder, printable
 from imgclf.data.images import Images
 from imgclf.data.splits import hold_out
 
@@ -90,12 +90,7 @@ class ImageFolder(ImageDataModule):
     @functools.cached_property
     def folder(self) -> Path:
         """Where ``root`` is."""
-        root = Path(self.root).expanduser()
-        places = [root.absolute(), (Path(self.data_dir).expanduser() / root).absolute()]
-        if not any(path.is_dir() for path in places):
-            looked = " or ".join(map(printable, dict.fromkeys(places)))
-            raise FileNotFoundError(f"data.root={self.root}: no such folder ({looked}); give it as data.root=DIR")
-        return next(path for path in places if path.is_dir())
+        return find_folder(self.root, self.data_dir)
 
     @functools.cached_property
     def parts(self) -> dict[str, list[tuple[Path, Path, str]]]:
