@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
-from unittest import mock
 
 from omegaconf import OmegaConf
 
@@ -109,9 +108,10 @@ def run(main: Callable[[], object]) -> None:
     tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand exceptions over instead of printing them itself
     before = signal.signal(signal.SIGTERM, distributed.terminate)
+    usage = argparse.ArgumentParser.error
+    argparse.ArgumentParser.error = _refuse  # instead of a list of Hydra's flags
     try:
-        with mock.patch.object(argparse.ArgumentParser, "error", _refuse):  # which prints Hydra's flags
-            main()
+        main()
         if _failures:
             raise _failures.pop()
     except KeyboardInterrupt as stop:
@@ -126,10 +126,11 @@ def run(main: Callable[[], object]) -> None:
             sys.exit(error.code)
         sys.exit(distributed.report(f"error: {one_line(error)}"))
     finally:
+        argparse.ArgumentParser.error = usage
         signal.signal(signal.SIGTERM, before)
 
 
-def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+def _refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
     raise ValueError(f"{message}: {OPTIONS_ARE}; --help lists them")
 
 
