@@ -8,6 +8,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from imgclf import cli
+from imgclf.evaluation.evaluate import evaluate
+from imgclf.evaluation.leakage import DIVISION, SOURCE, check_split, check_unseen, warn_of_changed_data
+from imgclf.evaluation.predict_files import predict_files
+from imgclf.evaluation.report import report_evaluation
 
 
 @hydra.main(
@@ -20,21 +24,20 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
-    from imgclf import evaluation
-    from imgclf.checkpoint import load
-    from imgclf.device import choose_device, shorten_steps
-    from imgclf.predict import ensemble
-    from imgclf.run_folder import RunFolder
+    from imgclf.core.device import choose_device, shorten_steps
+    from imgclf.inference.ensemble import ensemble
+    from imgclf.inference.load import load
+    from imgclf.runs.run_dir import RunDir
 
     paths = _paths(cli.plain(cfg)["ckpt"])
-    evaluation.check_split(cfg.split)
+    check_split(cfg.split)
     device = choose_device(cfg.accelerator)
     shorten_steps(device)
     predictor = ensemble([load(path, device) for path in paths])
     predictor.average_views(cfg.tta, instantiate(cfg.augmentation))
-    with RunFolder(HydraConfig.get().runtime.output_dir, log="evaluate.log") as folder:
+    with RunDir(HydraConfig.get().runtime.output_dir, log="evaluate.log") as folder:
         if cfg.images:
-            evaluation.predict_files(folder, predictor, cfg.images, cfg.images_as)
+            predict_files(folder, predictor, cfg.images, cfg.images_as)
             folder.describe(cli.plain(cfg, resolve=True), str(device))
             return None
         if "_target_" not in cfg.data:
@@ -43,15 +46,15 @@ def main(cfg: DictConfig) -> float | None:
             options = " ".join(f"{name}=..." for name in sorted(typed))
             raise ValueError(f"ckpt={cfg.ckpt} names a place on this machine and lies in no run folder: type {options}")
         own = HydraConfig.get().runtime.choices["data"] == "checkpoint"
-        evaluation.check_unseen(paths, cfg.data, cfg.split, own)
+        check_unseen(paths, cfg.data, cfg.split, own)
         data = instantiate(cfg.data, _convert_="all")
         data.prepare_data()
         typed = {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
-        if typed.isdisjoint({"data", *(f"data.{name}" for name in evaluation.SOURCE + evaluation.DIVISION)}):
+        if typed.isdisjoint({"data", *(f"data.{name}" for name in SOURCE + DIVISION)}):
             for path in paths:
-                evaluation.warn_of_other_data(path, data)  # than the checkpoint's, which nobody asked for
+                warn_of_changed_data(path, data)  # than the checkpoint's, which nobody asked for
         folder.describe(cli.plain(cfg, resolve=True), str(device))
-        metrics = evaluation.report(folder, evaluation.evaluate(predictor, data, cfg.split), predictor)
+        metrics = report_evaluation(folder, evaluate(predictor, data, cfg.split), predictor)
         return metrics[f"{cfg.split}/accuracy"]
 
 
@@ -64,7 +67,7 @@ def _paths(ckpt: object) -> list[str]:
 
 def offer_checkpoint_data() -> None:
     """Makes the checkpoint's own data the default choice of the data group, so that data.variation=... changes it."""
-    from imgclf.checkpoint import data_config
+    from imgclf.checkpoints.metadata import data_config
 
     given = [word for word in sys.argv[1:] if word.startswith("ckpt=")]
     try:

@@ -7,7 +7,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from imgclf import cli, sweep
+from imgclf import cli
+from imgclf.sweeps.sweepers import register
+from imgclf.training.distributed import Processes, check_devices
+from imgclf.training.fit import layout, report, supplied, train, unfused
+from imgclf.training.launch import as_started, launch, must_launch
 
 
 @hydra.main(
@@ -26,12 +30,11 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
-    from imgclf import distributed, launch
     from imgclf.options import check
-    from imgclf.run_folder import RunFolder
+    from imgclf.runs.run_dir import RunDir
 
     job = HydraConfig.get()
-    own = RunFolder(job.runtime.output_dir, cfg.resume, "train.log")
+    own = RunDir(job.runtime.output_dir, cfg.resume, "train.log")
     alone = not own.in_sweep
     repeats = sys.argv[1:5] if job.job.config_name != "train" else []  # of which run, as in cli.repeated
     if alone and job.runtime.choices.get("sweep"):
@@ -41,28 +44,28 @@ def main(cfg: DictConfig) -> float | None:
     if alone and cfg.resume is True and not any(word.startswith("hydra.run.dir=") for word in job.overrides.hydra):
         raise ValueError("resume=true of which run? name its folder, hydra.run.dir=DIR, which is started if it is new")
     config = cli.plain(cfg, resolve=True)
-    config["trainer"] = launch.as_started(config["trainer"])
+    config["trainer"] = as_started(config["trainer"])
     mode = check(config)
 
     import lightning.pytorch as pl  # seconds, which a wrong option need not wait for
 
-    from imgclf import training
-    from imgclf.callbacks import History, Interruption
-    from imgclf.checkpoint import AtomicCheckpointIO
-    from imgclf.device import choose_device, choose_precision, shorten_steps
+    from imgclf.checkpoints.files import AtomicCheckpointIO
+    from imgclf.core.device import choose_device, choose_precision, shorten_steps
     from imgclf.models.classifier import OPTIONS, Classifier, num_logits
+    from imgclf.training.history import History
+    from imgclf.training.interruption import Interruption
 
     device = choose_device(cfg.trainer.accelerator, "trainer.accelerator")
-    distributed.check_devices(config["trainer"]["devices"], device)
-    if launch.must_launch(config["trainer"]):
-        launch.launch(__file__, config["trainer"]["devices"])
+    check_devices(config["trainer"]["devices"], device)
+    if must_launch(config["trainer"]):
+        launch(__file__, config["trainer"]["devices"])
         return own.metrics()[cfg.objective]
     shorten_steps(device)
-    with distributed.Processes(config["trainer"], device, own.path) as processes, processes.claim(own) as folder:
+    with Processes(config["trainer"], device, own.path) as processes, processes.claim(own) as folder:
         folder.check_same(config)
         if processes.agree(folder.finished(config)):
             if processes.rank == 0 and alone:
-                training.report(folder, folder.metrics(), [*repeats, *job.overrides.task])
+                report(folder, folder.metrics(), [*repeats, *job.overrides.task])
             return folder.metrics()[cfg.objective]
         pl.seed_everything(cfg.seed, verbose=False)
         data = instantiate(cfg.data, augmentation=instantiate(cfg.augmentation), _convert_="all")
@@ -76,7 +79,7 @@ def main(cfg: DictConfig) -> float | None:
             network,
             data.class_names,
             *data.statistics(),
-            optimizer=instantiate(cfg.optimizer, **training.unfused(config), _convert_="all"),
+            optimizer=instantiate(cfg.optimizer, **unfused(config), _convert_="all"),
             scheduler=instantiate(cfg.scheduler.factory, _convert_="all"),
             scheduler_interval=cfg.scheduler.interval,
             scheduler_monitor=cfg.scheduler.monitor,
@@ -86,13 +89,13 @@ def main(cfg: DictConfig) -> float | None:
         )
         history = History(lambda rows: folder.write_csv("metrics.csv", list(dict.fromkeys(chain(*rows))), rows))
         callbacks = [
-            instantiate(options, **training.supplied(options, folder, mode))
+            instantiate(options, **supplied(options, folder, mode))
             for name, options in cfg.callbacks.items()
             if options and cfg.trainer.get(f"enable_{name}", True) and (alone or name != "model_summary")
         ]
         trainer = instantiate(
             cfg.trainer,
-            **training.layout(config),
+            **layout(config),
             precision=choose_precision(cfg.trainer.precision, device, network),
             callbacks=[history, *callbacks, Interruption(folder.last)],
             logger=[instantiate(options, save_dir=str(folder.path)) for options in cfg.logger.values() if options],
@@ -101,15 +104,15 @@ def main(cfg: DictConfig) -> float | None:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-        metrics = training.train(folder, data, classifier, trainer, config, cfg.evaluate_on)
+        metrics = train(folder, data, classifier, trainer, config, cfg.evaluate_on)
         if metrics is None:
             return None
         if alone:  # jobs of a sweep are compared at its end
-            training.report(folder, metrics, [*repeats, *job.overrides.task])
+            report(folder, metrics, [*repeats, *job.overrides.task])
         return metrics[cfg.objective]
 
 
 if __name__ == "__main__":
     sys.argv[1:] = cli.repeated(sys.argv[1:], Path(__file__).parent / "conf" / "train.yaml")
-    sweep.register()
+    register()
     cli.run(main)

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str):
     # torch and Lightning take seconds to import: nothing here may pull them in before they are needed.
     if name == "load":
-        from imgclf.checkpoint import load
+        from imgclf.inference.load import load
 
         return load
     raise AttributeError(f"module 'imgclf' has no attribute {name!r}")

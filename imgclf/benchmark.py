@@ -30,15 +30,15 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from imgclf import cli
-from imgclf.checkpoint import networks
-from imgclf.data.torchvision_sets import TorchvisionImages
-from imgclf.device import choose_device, choose_precision, shorten_steps
-from imgclf.evaluation import evaluate
+from imgclf.checkpoints.metadata import networks
+from imgclf.core.device import choose_device, choose_precision, shorten_steps
+from imgclf.core.files import write_file
+from imgclf.data.torchvision_data import TorchvisionImages
+from imgclf.evaluation.evaluate import evaluate
+from imgclf.inference.predictor import Predictor
 from imgclf.models.classifier import OPTIONS, Classifier
 from imgclf.models.cnn import CNN
 from imgclf.models.mlp import MLP
-from imgclf.predict import Predictor
-from imgclf.run_folder import write
 from imgclf.transforms.backgrounds import Backgrounds, photographs
 from imgclf.transforms.variations import VARIATIONS, Variation
 
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
         raise FileExistsError(f"to={target} exists: name a new file")
     figures = benchmark(full=words == ["full"])
     if target:
-        write(target, json.dumps(figures, indent=2) + "\n")
+        write_file(target, json.dumps(figures, indent=2) + "\n")
         print(f"figures are in {target}")
 
 

@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from imgclf import cli
-from imgclf.options import SPLITS
+from imgclf.core.names import SPLITS
 
 if TYPE_CHECKING:
-    from imgclf.data.base import ImageDataModule
+    from imgclf.data.datamodule import ImageDataModule
 
 # Their parts are their authors', and are kept so that results compare: what is on both sides is only remarked on.
 PUBLISHED = ("mnist", "fashion_mnist", "kmnist", "qmnist", "emnist", "usps", "noisy_mnist", "chest_xray")
@@ -66,8 +66,8 @@ def check(data: "ImageDataModule", title: str = "data", published: bool = False)
     Raises:
         ValueError, OSError: it cannot be read at all, or not be divided.
     """
-    from imgclf.data.files import printable
-    from imgclf.data.folder import ImageFolder
+    from imgclf.core.text import printable
+    from imgclf.data.image_folder import ImageFolder
 
     console, found, faults, names = get_console(), [], [], list(data.class_names)
     given = " (so its authors divided it)" if published else ""
@@ -119,7 +119,7 @@ def check(data: "ImageDataModule", title: str = "data", published: bool = False)
 
 def _table(data: "ImageDataModule", title: str) -> Table:
     """Images of each class and split; and what they are, as one hash."""
-    from imgclf.data.files import printable
+    from imgclf.core.text import printable
 
     counts = {split: Counter(data.split(split).targets.tolist()) for split in SPLITS}
     table = Table("class", *(Column(split, justify="right") for split in SPLITS), title=title)

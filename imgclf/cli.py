@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
-from imgclf import distributed
+from imgclf.training.distributed import Quiet, Terminated, end_with_parent, report, started_by_us, terminate
 
 # With the time, the process number keeps the default folders of runs apart. A sweep's jobs, wherever they run, keep the
 # one of the process that swept.
@@ -66,14 +66,15 @@ def task(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _job(main: Callable[[Any], Any], cfg: Any) -> Any:
     from hydra.core.hydra_config import HydraConfig
 
-    from imgclf.run_folder import JOB, write
+    from imgclf.core.files import write_file
+    from imgclf.runs.run_dir import JOB
 
     overrides, file = list(HydraConfig.get().overrides.task), Path(HydraConfig.get().runtime.output_dir) / JOB
     if file.exists() and _settings(json.loads(file.read_text())["overrides"]) != _settings(overrides):
         raise ValueError(f"{file.parent} is a job of another sweep: choose another hydra.sweep.dir")
 
     def tell(error: str | None) -> None:
-        write(file, json.dumps({"overrides": overrides, "error": error}, indent=2) + "\n")
+        write_file(file, json.dumps({"overrides": overrides, "error": error}, indent=2) + "\n")
 
     tell(None)
     try:
@@ -96,7 +97,7 @@ def _note_given(error: Exception) -> None:
 
 def _settings(overrides: list[str]) -> list[str]:
     """The overrides that make a job what it is, in an order of their own."""
-    from imgclf.run_folder import MAY_CHANGE
+    from imgclf.runs.run_dir import MAY_CHANGE
 
     return sorted(word for word in overrides if not f"{word.partition('=')[0]}.".startswith(MAY_CHANGE))
 
@@ -104,10 +105,10 @@ def _settings(overrides: list[str]) -> list[str]:
 def run(main: Callable[[], object]) -> None:
     """Runs a ``hydra.main`` function; an exception becomes one line on stderr unless HYDRA_FULL_ERROR=1 is set."""
     global tracebacks
-    distributed.end_with_parent()
+    end_with_parent()
     tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand exceptions over instead of printing them itself
-    before = signal.signal(signal.SIGTERM, distributed.terminate)
+    before = signal.signal(signal.SIGTERM, terminate)
     usage = argparse.ArgumentParser.error
     argparse.ArgumentParser.error = _refuse  # instead of a list of Hydra's flags
     try:
@@ -115,16 +116,16 @@ def run(main: Callable[[], object]) -> None:
         if _failures:
             raise _failures.pop()
     except KeyboardInterrupt as stop:
-        word, code = ("terminated", 143) if isinstance(stop, distributed.Terminated) else ("interrupted", 130)
-        if not distributed.started_by_us():
+        word, code = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        if not started_by_us():
             print(": ".join(filter(None, [word, str(stop)])), file=sys.stderr)
         sys.exit(code)
     except Exception as error:
         if tracebacks:
             raise
-        if isinstance(error, distributed.Quiet):
+        if isinstance(error, Quiet):
             sys.exit(error.code)
-        sys.exit(distributed.report(f"error: {one_line(error)}"))
+        sys.exit(report(f"error: {one_line(error)}"))
     finally:
         argparse.ArgumentParser.error = usage
         signal.signal(signal.SIGTERM, before)

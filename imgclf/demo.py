@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import gradio
     from torch import Tensor
 
-    from imgclf.predict import Predictor
+    from imgclf.inference.predictor import Predictor
 
 ADDRESS = "127.0.0.1"
 UPLOAD = "20 MB"  # at most
@@ -92,9 +92,10 @@ def look(predictor: Predictor, source: str | Image.Image | None) -> Look:
     """What ``predictor`` makes of an image file or a PIL image, seen as ``predict`` sees it; of None, nothing."""
     import torch
 
-    from imgclf.data.files import open_image, printable
-    from imgclf.explain import grad_cam
-    from imgclf.figures import overlay
+    from imgclf.core.text import printable
+    from imgclf.evaluation.grad_cam import grad_cam
+    from imgclf.figures.classification import overlay_heat_map
+    from imgclf.imaging.image_files import open_image
 
     if source is None:
         return Look("")
@@ -117,8 +118,8 @@ def look(predictor: Predictor, source: str | Image.Image | None) -> Look:
     if len(names) == 2:
         text += f" (the threshold of {names[1]} is {predictor.threshold:.1%})"
     heat = grad_cam(predictor, images, torch.tensor([1 if len(names) == 2 else answer.predicted]))
-    seen = overlay(images, torch.zeros(1, *images.shape[2:]))[0]
-    evidence = None if heat is None else _enlarged(overlay(images, heat)[0])
+    seen = overlay_heat_map(images, torch.zeros(1, *images.shape[2:]))[0]
+    evidence = None if heat is None else _enlarged(overlay_heat_map(images, heat)[0])
     return Look(text, dict(zip(names, probabilities[0].tolist(), strict=True)), _enlarged(seen), evidence, given)
 
 
@@ -135,7 +136,7 @@ def page(predictor: Predictor) -> gradio.Blocks:
     import torch
     from hydra.utils import execution_whitelist
 
-    from imgclf.explain import grad_cam
+    from imgclf.evaluation.grad_cam import grad_cam
 
     def seen_by_server(source: str | Image.Image | None) -> Look:
         with execution_whitelist((), reset=True):  # Hydra's does not reach a server's threads; none is needed here

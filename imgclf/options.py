@@ -4,12 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-SPLITS = ("train", "val", "test")
-METRICS = ("loss", "accuracy", "precision", "recall", "f1", "kappa")
-BINARY_METRICS = ("auroc", "average_precision", "sensitivity", "specificity", "calibration_error")
-LOWER_IS_BETTER = ("loss", "calibration_error")
-BINARY_OBJECTIVES = tuple(f"val/{name}" for name in BINARY_METRICS)
-OBJECTIVES = (*(f"val/{name}" for name in METRICS), *BINARY_OBJECTIVES)
+from imgclf.core.names import LOWER_IS_BETTER, METRICS, OBJECTIVES, SPLITS
+
 WHOLE = ("max_epochs", "devices", "num_nodes", "log_every_n_steps", "accumulate_grad_batches")
 WHOLE_EPOCHS = {"fast_dev_run": False, "check_val_every_n_epoch": 1, "max_steps": -1, "max_time": None}
 SWITCHES = {

@@ -86,7 +86,7 @@ def power_cut(monkeypatch):
 
     @contextlib.contextmanager
     def cut(epoch: int):
-        from imgclf.callbacks import History
+        from imgclf.training.history import History
 
         start = History.on_train_epoch_start
 
@@ -177,7 +177,7 @@ def _undrawn(request, monkeypatch):
     """Figures are made but not drawn, which takes half of a tiny run, except for tests marked ``draws``."""
     if request.node.get_closest_marker("draws") is None:
         blank = np.zeros((100, 100, 3), dtype=np.uint8)
-        monkeypatch.setattr("imgclf.figures.render", lambda figure: blank)
+        monkeypatch.setattr("imgclf.figures.style._rasterize", lambda figure: blank)
 
 
 def options(group: str) -> list[str]:

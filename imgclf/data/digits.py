@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imgclf.data.base import ImageDataModule
-from imgclf.data.images import fit_in_box
+from imgclf.data.datamodule import ImageDataModule
+from imgclf.data.datasets import fit_in_box
 
 TEST_FRACTION = 0.2
 

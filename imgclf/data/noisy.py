@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from imgclf import seed as seeding
-from imgclf.data.base import ImageDataModule
+from imgclf.core import rng
+from imgclf.core.names import SPLITS
+from imgclf.data.datamodule import ImageDataModule
+from imgclf.data.datasets import ImageDataset
 from imgclf.data.digits import Digits
-from imgclf.data.images import Images
-from imgclf.data.torchvision_sets import TorchvisionImages
-from imgclf.options import SPLITS
+from imgclf.data.torchvision_data import TorchvisionImages
 from imgclf.transforms.backgrounds import Backgrounds, photographs
 from imgclf.transforms.variations import Variation
 
@@ -81,16 +81,16 @@ class NoisyImages(ImageDataModule):
             return super().divide()
         return {"train": lambda: self._parts(0), "val": lambda: self._parts(1), "test": self._large_test}
 
-    def vary(self, images: Images, split: str) -> Images:
+    def vary(self, images: ImageDataset, split: str) -> ImageDataset:
         variation = self._variations["train" if split == "train" else "eval"]
         if variation.name == "basic":
             return images
-        generator = seeding.generator("evaluation", SPLITS.index(split))
+        generator = rng.generator("evaluation", SPLITS.index(split))
         varied = [
             variation(chunk.float().div_(255), generator).mul_(255).round_().to(torch.uint8)
             for chunk in images[:][0].split(CHUNK)
         ]
-        return Images(torch.cat(varied), images.targets)
+        return ImageDataset(torch.cat(varied), images.targets)
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         # The digit is moved before it gets its background, so that no border of the background shows; noise that is
@@ -98,14 +98,14 @@ class NoisyImages(ImageDataModule):
         images = super().augment(images, generator)
         return self._variations["train"](images, generator) if self.fresh else images
 
-    def training_images(self) -> Images:
+    def training_images(self) -> ImageDataset:
         return self.split("train") if self.fresh else self.evaluated("train")
 
     def _variation(self, name: str, photos: str) -> Variation:
         backgrounds = Backgrounds(photographs(photos, self.folder)) if str(name).endswith("back-image") else None
         return Variation(name, backgrounds)
 
-    def _parts(self, part: int) -> Images:
+    def _parts(self, part: int) -> ImageDataset:
         """Disjoint, fixed parts of the official training images: 10,000, 2,000 and 40,000."""
         if not hasattr(self, "_official"):
             self._official = self.official("train")
@@ -114,9 +114,9 @@ class NoisyImages(ImageDataModule):
             raise ValueError(
                 f"data.protocol=larochelle needs {sum(LAROCHELLE):,} training images, not {len(labels):,}: use full"
             )
-        order = torch.randperm(len(labels), generator=seeding.generator("larochelle"))
-        return Images(images, labels, order[: sum(LAROCHELLE)].split(LAROCHELLE)[part])
+        order = torch.randperm(len(labels), generator=rng.generator("larochelle"))
+        return ImageDataset(images, labels, order[: sum(LAROCHELLE)].split(LAROCHELLE)[part])
 
-    def _large_test(self) -> Images:
+    def _large_test(self) -> ImageDataset:
         ours, official = self._parts(2), self.official("test")
-        return Images(torch.cat([ours[:][0], official[0]]), torch.cat([ours.targets, official[1]]))
+        return ImageDataset(torch.cat([ours[:][0], official[0]]), torch.cat([ours.targets, official[1]]))

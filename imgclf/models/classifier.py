@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from imgclf import seed as seeding
-from imgclf.checkpoint import describe
-from imgclf.metrics import StageMetrics, decide, youden_threshold
+from imgclf.checkpoints.metadata import describe
+from imgclf.core import rng
+from imgclf.core.metrics import StageMetrics, decide, youden_threshold
 from imgclf.models.network import Network
 
 OPTIONS = ("label_smoothing", "threshold", "normalize", "channels_last", "compile")  # of conf/model; no network's own
@@ -151,7 +151,7 @@ class Classifier(pl.LightningModule):
         self.network.begin_epoch(self.current_epoch)
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        step_seed = seeding.derive("dropout", self.seed, self.current_epoch, batch_idx, self.global_rank)
+        step_seed = rng.derive("dropout", self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.default_generator.manual_seed(step_seed)  # torch.manual_seed takes 0.1 ms where CUDA is built in
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(step_seed)

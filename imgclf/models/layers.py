@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imgclf.seed import random_bytes
+from imgclf.core.rng import random_bytes
 
 
 class Dropout(nn.Module):

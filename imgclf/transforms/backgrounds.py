@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imgclf.data.files import SUFFIXES, open_image
+from imgclf.imaging.image_files import SUFFIXES, open_image
 
 # Photographs and micrographs that ship inside scikit-image's wheel (its data folder; licences listed there).
 # Every fourth is kept for evaluation, so that no validation or test background was ever trained on.

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from imgclf.core import rng
 from imgclf.data.noisy import BASES, NoisyImages
 from imgclf.transforms.variations import VARIATIONS
 
@@ -38,15 +39,14 @@ def test_any_base(base, tiny_data):
 
 
 def test_fresh_noise_changes_and_fixed_noise_does_not():
-    from imgclf import seed as seeding
 
     fresh, fixed = noisy(variation="back-rand"), noisy(variation="back-rand", fresh=False)
     assert torch.equal(fixed.training_images()[:][0], noisy(variation="back-rand").evaluated("train")[:][0])
     assert torch.equal(fresh.training_images()[:][0], fresh.split("train")[:][0])
     batch = torch.rand(4, 1, 28, 28)
-    assert torch.equal(fixed.augment(batch, seeding.generator("test", 0)), batch)
+    assert torch.equal(fixed.augment(batch, rng.generator("test", 0)), batch)
     assert not torch.equal(
-        fresh.augment(batch, seeding.generator("test", 0)), fresh.augment(batch, seeding.generator("test", 1))
+        fresh.augment(batch, rng.generator("test", 0)), fresh.augment(batch, rng.generator("test", 1))
     )
 
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
+from imgclf.core.metrics import youden_threshold
 from imgclf.data.digits import Digits
-from imgclf.metrics import youden_threshold
 from imgclf.models.classifier import Classifier
 from imgclf.models.mlp import MLP
 from tests.conftest import SMALL

@@ -5,14 +5,14 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from imgclf.checkpoint import config_of, networks
-from imgclf.device import choose_precision
+from imgclf.checkpoints.metadata import config_of, networks
+from imgclf.core.device import choose_precision
 from imgclf.models.cnn import CNN
 from imgclf.models.layers import Dropout
 from imgclf.models.mlp import MLP
 from imgclf.models.p4cnn import P4CNN
 from imgclf.models.resnet import ResidualBlock, ResNet
-from imgclf.models.torchvision_zoo import TorchvisionNetwork
+from imgclf.models.torchvision_models import TorchvisionNetwork
 from tests.conftest import PROJECT, options
 
 

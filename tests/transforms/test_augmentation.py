@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from imgclf import seed as seeding
+from imgclf.core import rng
 from imgclf.transforms.augmentation import ELASTIC_POINTS, Augmentation, _bicubic, _of_neighbours
 
 CPU = torch.device("cpu")
@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 def test_zero_strength_is_the_identity():
     images = torch.rand(5, 3, 12, 12)
-    assert Augmentation()(images, seeding.generator("test", 0)) is images
+    assert Augmentation()(images, rng.generator("test", 0)) is images
     assert not Augmentation()
     assert all(Augmentation(**given) for given in ({"crop": 0.9}, {"mixup": 0.1}, {"degrees": 1.0}))
 
@@ -30,19 +30,19 @@ def test_each_strength_acts_on_each_image_by_itself_and_repeats(option, strength
     images[:, 1, 4:12, 6:9] = 0.8
     same = images.repeat(6, 1, 1, 1)
     augment = Augmentation(**{option: strength})
-    moved = augment(same, seeding.generator("test", 0))
+    moved = augment(same, rng.generator("test", 0))
     assert moved.shape == same.shape
     assert moved.dtype == same.dtype
     assert moved.min() >= 0
     assert moved.max() <= 1
     assert len({image.numpy().tobytes() for image in moved}) == 6
-    assert torch.equal(moved, augment(same, seeding.generator("test", 0)))
+    assert torch.equal(moved, augment(same, rng.generator("test", 0)))
 
 
 def test_translation_moves_by_at_most_its_share_of_the_side():
     images = torch.zeros(500, 1, 41, 41)
     images[:, :, 20, 20] = 1
-    moved = Augmentation(translate=0.25)(images, seeding.generator("test", 0))[:, 0]
+    moved = Augmentation(translate=0.25)(images, rng.generator("test", 0))[:, 0]
     place = torch.arange(41.0) - 20
     shift = (moved.sum(1) * place).sum(1) / moved.sum((1, 2))
     assert shift.abs().max() <= 0.25 * 41 + 0.5
@@ -52,7 +52,7 @@ def test_translation_moves_by_at_most_its_share_of_the_side():
 
 def test_shifts_are_by_whole_pixels_uniform_and_repeat_the_border():
     images = torch.rand(2000, 2, 6, 9)
-    moved = Augmentation(shift=2)(images, seeding.generator("test", 0))
+    moved = Augmentation(shift=2)(images, rng.generator("test", 0))
     padded = F.pad(images, (2, 2, 2, 2), mode="replicate")
     found = torch.stack(
         [(moved == padded[:, :, y : y + 6, x : x + 9]).all((1, 2, 3)) for y in range(5) for x in range(5)]
@@ -64,7 +64,7 @@ def test_shifts_are_by_whole_pixels_uniform_and_repeat_the_border():
 
 def test_flips_are_mirrors_of_half_the_images_alone_or_with_a_warp():
     images = torch.rand(400, 1, 6, 6)
-    generator = seeding.generator("test", 0)
+    generator = rng.generator("test", 0)
     for options in ({}, {"translate": 1e-9}):
         flipped = Augmentation(flip=0.5, **options)(images, generator)
         same = (flipped - images).abs().amax((1, 2, 3)) < 1e-4
@@ -77,7 +77,7 @@ def test_flips_are_mirrors_of_half_the_images_alone_or_with_a_warp():
 def test_an_oblong_image_is_turned_without_being_stretched():
     images = torch.zeros(200, 1, 20, 60)
     images[:, :, 9:11, 26:34] = 1
-    turned = Augmentation(degrees=90)(images, seeding.generator("test", 5))
+    turned = Augmentation(degrees=90)(images, rng.generator("test", 5))
     y, x = torch.arange(20.0) - 9.5, torch.arange(60.0) - 29.5
     weight = turned.sum((1, 2, 3))
     moment = (turned * (y[:, None] ** 2 + x**2)).sum((1, 2, 3)) / weight
@@ -89,7 +89,7 @@ def test_an_oblong_image_is_turned_without_being_stretched():
 def test_a_crop_shows_a_part_of_at_least_its_share_and_nothing_from_outside():
     place = (torch.arange(40.0) + 0.5) / 40
     images = torch.stack([place.expand(40, 40), place.expand(40, 40).T])[None].repeat(300, 1, 1, 1)  # x and y
-    cropped = Augmentation(crop=0.25)(images, seeding.generator("test", 0))
+    cropped = Augmentation(crop=0.25)(images, rng.generator("test", 0))
     low, high = cropped.amin((2, 3)), cropped.amax((2, 3))
     side = (high - low) * 40 / 39  # as pixels' centres span one less
     assert low.min() >= place[0] - 1e-5
@@ -101,7 +101,7 @@ def test_a_crop_shows_a_part_of_at_least_its_share_and_nothing_from_outside():
 
 
 def test_blur_keeps_flat_images_and_the_sum_and_spreads_a_point():
-    generator = seeding.generator("test", 0)
+    generator = rng.generator("test", 0)
     flat = torch.full((4, 1, 9, 9), 0.3)
     torch.testing.assert_close(Augmentation(blur=1.5)(flat, generator), flat)
     point = torch.zeros(200, 1, 21, 21)
@@ -117,7 +117,7 @@ def test_blur_keeps_flat_images_and_the_sum_and_spreads_a_point():
 
 
 def test_light_changes_as_stated_and_stays_in_range():
-    generator = seeding.generator("test", 0)
+    generator = rng.generator("test", 0)
     images = torch.rand(300, 1, 8, 8)
     for options in ({"brightness": 0.9}, {"contrast": 3.0}, {"gamma": 2.0}):
         changed = Augmentation(**options)(images, generator)
@@ -139,7 +139,7 @@ def test_light_changes_as_stated_and_stays_in_range():
 
 def test_erasing_paints_one_rectangle_of_the_published_size():
     images = torch.full((500, 1, 60, 60), 2.0)
-    erased = Augmentation(erase=0.5)(images, seeding.generator("test", 0))[:, 0]
+    erased = Augmentation(erase=0.5)(images, rng.generator("test", 0))[:, 0]
     changed = erased != 2
     hit = changed.any(2).any(1)
     assert 200 < int(hit.sum()) < 300
@@ -154,7 +154,7 @@ def test_erasing_paints_one_rectangle_of_the_published_size():
 def test_elastic_displaces_by_its_deviation_and_smoothly():
     place = (torch.arange(60.0) + 0.5) / 60
     images = torch.stack([place.expand(60, 60), place.expand(60, 60).T])[None].repeat(300, 1, 1, 1)  # x and y
-    moved = (Augmentation(elastic=0.02)(images, seeding.generator("test", 0)) - images)[:, :, 5:-5, 5:-5]
+    moved = (Augmentation(elastic=0.02)(images, rng.generator("test", 0)) - images)[:, :, 5:-5, 5:-5]
     assert 0.012 < float(moved.std()) < 0.02  # as stated at the points, less between them
     assert abs(float(moved.mean())) < 0.001
     neighbours = torch.corrcoef(torch.stack([moved[..., 1:].flatten(), moved[..., :-1].flatten()]))[0, 1]
@@ -167,7 +167,7 @@ def test_elastic_displaces_by_its_deviation_and_smoothly():
 def test_mixing_gives_every_label_the_share_its_image_has(option):
     labels = torch.arange(400) % 4
     images = (labels / 4).view(-1, 1, 1, 1).repeat(1, 2, 9, 7)
-    mixed, shares = Augmentation(**{option: 0.5}).mix(images, labels, 4, seeding.generator("test", 0))
+    mixed, shares = Augmentation(**{option: 0.5}).mix(images, labels, 4, rng.generator("test", 0))
     torch.testing.assert_close(shares.sum(1), torch.ones(400))
     torch.testing.assert_close((shares * torch.arange(4) / 4).sum(1), mixed.mean((1, 2, 3)))
     changed = (shares.amax(1) < 1).sum()
@@ -183,7 +183,7 @@ def test_mixing_gives_every_label_the_share_its_image_has(option):
 
 def test_mixing_is_off_by_default_and_one_of_two():
     images, labels = torch.rand(4, 1, 5, 5), torch.arange(4)
-    assert Augmentation(flip=1.0).mix(images, labels, 4, seeding.generator("test", 0)) == (images, labels)
+    assert Augmentation(flip=1.0).mix(images, labels, 4, rng.generator("test", 0)) == (images, labels)
     with pytest.raises(ValueError, match=r"augmentation\.mixup=0\.6 and cutmix=0\.5"):
         Augmentation(mixup=0.6, cutmix=0.5)
 
@@ -196,9 +196,9 @@ def test_strengths_out_of_range_are_refused(value):
 
 
 def test_shortcuts_are_what_torch_has():
-    images = torch.rand(3, 2, 9, 6, generator=seeding.generator("test", 0))
+    images = torch.rand(3, 2, 9, 6, generator=rng.generator("test", 0))
     assert torch.equal(_of_neighbours(images, torch.maximum), F.max_pool2d(images, 3, 1, 1))
     assert torch.equal(_of_neighbours(images, torch.minimum), -F.max_pool2d(-images, 3, 1, 1))
-    points = torch.randn(3, 2, ELASTIC_POINTS, ELASTIC_POINTS, generator=seeding.generator("test", 1))
+    points = torch.randn(3, 2, ELASTIC_POINTS, ELASTIC_POINTS, generator=rng.generator("test", 1))
     expected = F.interpolate(points, (28, 20), mode="bicubic", align_corners=True)
     assert torch.allclose(_bicubic(28, CPU) @ points @ _bicubic(20, CPU).T, expected, atol=1e-5)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from imgclf import seed as seeding
+from imgclf.core import rng
 from imgclf.transforms.backgrounds import LEAST_DEVIATION, Backgrounds, photographs
-from imgclf.transforms.variations import VARIATIONS, Variation, paper
+from imgclf.transforms.paper import draw_paper
+from imgclf.transforms.variations import VARIATIONS, Variation
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def digits() -> torch.Tensor:
 
 
 def draw(name: str, images: torch.Tensor, backgrounds: Backgrounds, seed: int = 1) -> torch.Tensor:
-    return Variation(name, backgrounds)(images, seeding.generator("test", seed))
+    return Variation(name, backgrounds)(images, rng.generator("test", seed))
 
 
 def test_the_design_s_twelve_variations():
@@ -73,20 +74,20 @@ def test_basic_is_the_identity(digits, backgrounds):
 
 
 def test_rotation_by_nothing_is_the_identity(digits):
-    unturned = Variation("rot", max_angle=0.0)(digits, seeding.generator("test", 0))
+    unturned = Variation("rot", max_angle=0.0)(digits, rng.generator("test", 0))
     torch.testing.assert_close(unturned, digits, atol=1e-5, rtol=0)
 
 
 def test_rotation_by_a_quarter_turn_matches_torch_rot90(digits, monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda n, **_: torch.full((n,), 0.25))
-    turned = Variation("rot")(digits, seeding.generator("test", 0))
+    turned = Variation("rot")(digits, rng.generator("test", 0))
     torch.testing.assert_close(turned, digits.rot90(1, (2, 3)), atol=1e-5, rtol=0)
 
 
 def test_rotation_angles_cover_the_circle():
     bar = torch.zeros(2000, 1, 29, 29)
     bar[:, :, 2:10, 14] = 1  # points up
-    turned = Variation("rot")(bar, seeding.generator("test", 3))[:, 0]
+    turned = Variation("rot")(bar, rng.generator("test", 3))[:, 0]
     grid = torch.arange(29.0) - 14
     y, x = (turned.sum(2) * grid).sum(1), (turned.sum(1) * grid).sum(1)
     quadrants = torch.bincount(((torch.atan2(y, x) + math.pi) / (math.pi / 2)).long().clamp(0, 3), minlength=4)
@@ -113,7 +114,7 @@ def test_back_image_pastes_varied_patches_of_the_photographs():
     random = np.random.default_rng(0)
     photo = np.full((60, 90), 128, np.uint8)
     photo[10:50, 20:80] = random.integers(0, 256, (40, 60), dtype=np.uint8)
-    patches = Backgrounds([photo]).sample(200, seeding.generator("test", 0)).numpy()
+    patches = Backgrounds([photo]).sample(200, rng.generator("test", 0)).numpy()
     windows = np.lib.stride_tricks.sliding_window_view(photo, (28, 28))
     varied = {w.tobytes() for w in windows.reshape(-1, 28, 28) if w.std() >= LEAST_DEVIATION}
     assert all(patch.tobytes() in varied for patch in patches[:, 0])
@@ -137,7 +138,7 @@ def test_training_and_evaluation_photographs_are_disjoint():
 def test_paper_is_light_and_ink_dark(pattern):
     ink = torch.zeros(64, 1, 28, 28)
     ink[:, :, 8:20, 12:16] = 1
-    sheet = paper(ink, pattern, seeding.generator("test", 0))
+    sheet = draw_paper(ink, pattern, rng.generator("test", 0))
     stroke, margin = sheet[:, 0, 12:16, 13:15].mean((1, 2)), sheet[:, 0, :, :6].mean((1, 2))
     assert (margin > 0.35).all()
     assert (stroke < margin).all()
@@ -147,7 +148,7 @@ def test_paper_has_the_lines_its_name_says():
     blank = torch.zeros(256, 1, 28, 28)
     roughness = {}
     for pattern in ("white", "lined", "squared"):
-        sheet = paper(blank, pattern, seeding.generator("test", 0))[:, 0]
+        sheet = draw_paper(blank, pattern, rng.generator("test", 0))[:, 0]
         down, across = sheet.diff(dim=1).abs().mean(), sheet.diff(dim=2).abs().mean()
         roughness[pattern] = (float(down), float(across))
     assert roughness["lined"][0] > 1.5 * roughness["white"][0]  # lines are crossed on the way down

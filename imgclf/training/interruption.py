@@ -1,0 +1,80 @@
+"""What happens around training: the progress bar, checkpoints, the record of every epoch, pictures of it."""
+
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+from imgclf.training.distributed import Terminated, terminate
+
+
+class Interruption(pl.Callback):
+    """Ends a run on Ctrl-C, SIGTERM or SLURM's requeue signal (SIGUSR1) after the step it is in, saved as last.ckpt.
+
+    Within validation what is saved is the epoch before it. Asked again by Ctrl-C, the run ends at once. Signals that
+    something else handles already, such as submitit, are left alone.
+
+    Several processes end at once, with the checkpoint of the last whole epoch: a signal need not have reached all of
+    them, and whoever waits for one that has gone hangs or aborts, as does the broadcast of Lightning's own handler.
+
+    Args:
+        checkpoint: the file.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._checkpoint, self._received = checkpoint, 0
+        self._signals: list[int] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        requeue = [signal.SIGUSR1] if SLURMEnvironment.detect() else []
+        free = (signal.SIG_DFL, signal.default_int_handler, terminate)
+        self._signals = [name for name in (signal.SIGINT, signal.SIGTERM, *requeue) if signal.getsignal(name) in free]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        def receive(number: int, frame: Any) -> None:
+            again, self._received = self._received, self._received or number
+            if trainer.world_size > 1 or (again and number == signal.SIGINT):
+                self._end(trainer)
+
+        if threading.current_thread() is threading.main_thread():
+            for name in self._signals:
+                signal.signal(name, receive)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self._received and whole and not trainer.is_last_batch:  # after the last one comes validation
+            self._save_and_end(trainer)
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args, **kwargs) -> None:
+        if self._received and trainer.state.fn == "fit":
+            # What tells a resumed run that it has to validate, and Lightning notes within a batch only.
+            progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+            progress.reset()
+            progress.increment_ready()
+            progress.increment_started()
+            self._save_and_end(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._received:  # at the end of the epoch before, which is saved already
+            self._end(trainer)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._received:
+            self._end(trainer)
+
+    def _save_and_end(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self._checkpoint, weights_only=False)
+        self._end(trainer)
+
+    def _end(self, trainer: pl.Trainer) -> None:
+        if self._received == signal.SIGUSR1 and trainer.is_global_zero:
+            job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID")
+            if array:
+                job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+            subprocess.run(["scontrol", "requeue", job], check=True)
+        raise KeyboardInterrupt if self._received == signal.SIGINT else Terminated

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    cohen_kappa_score,
+    f1_score,
+    log_loss,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
+
+from imgclf.core.metrics import StageMetrics, decide, youden_threshold
+from imgclf.core.names import BINARY_METRICS, METRICS
+
+
+@pytest.mark.parametrize("classes", [2, 5, 10])
+@pytest.mark.parametrize("chunks", [1, 3, 7])
+@pytest.mark.parametrize("used", [1.0, 0.6])  # of the classes: the rest never occurs
+def test_against_scikit_learn(classes, chunks, used):
+    random = np.random.default_rng(classes)
+    top = max(2, int(classes * used))
+    labels = random.integers(0, top, 201)
+    probabilities = random.dirichlet(np.ones(classes), 201)
+    probabilities[np.arange(201), labels] += 0.3 * (random.random(201) < 0.6)
+    probabilities[:, top:] = 0
+    probabilities /= probabilities.sum(1, keepdims=True)
+    predicted = probabilities.argmax(1)
+    losses = -np.log(probabilities[np.arange(201), labels])
+
+    metrics = StageMetrics("val", classes)
+    for part in np.array_split(np.arange(201), chunks):
+        metrics.update(*(torch.from_numpy(values[part]) for values in (losses, probabilities, labels)))
+    values = {name: float(value) for name, value in metrics.compute().items()}
+
+    options = {"average": "macro", "zero_division": 0}
+    expected = {
+        "val/loss": log_loss(labels, probabilities, labels=range(classes)),
+        "val/accuracy": accuracy_score(labels, predicted),
+        "val/precision": precision_score(labels, predicted, **options),
+        "val/recall": recall_score(labels, predicted, **options),
+        "val/f1": f1_score(labels, predicted, **options),
+        "val/kappa": cohen_kappa_score(labels, predicted),
+    }
+    assert next(iter(values)) == "val/loss"
+    if classes == 2:
+        scores = probabilities[:, 1]
+        bins = np.digitize(scores, np.linspace(0, 1, 16)[1:-1])
+        gaps = [abs((labels - scores)[bins == k].sum()) / 201 for k in range(15)]
+        expected |= {
+            "val/auroc": roc_auc_score(labels, scores),
+            "val/average_precision": average_precision_score(labels, scores),
+            "val/sensitivity": recall_score(labels, predicted),
+            "val/specificity": recall_score(1 - labels, 1 - predicted),
+            "val/calibration_error": sum(gaps),
+        }
+    names = METRICS + (BINARY_METRICS if classes == 2 else ())
+    assert set(values) == {f"val/{name}" for name in names} == set(expected)
+    for name, value in expected.items():
+        assert values[name] == pytest.approx(value, rel=1e-5), name
+
+
+def one_hot(*classes: int) -> torch.Tensor:
+    return torch.eye(2)[list(classes)]
+
+
+def test_compute_starts_anew():
+    metrics = StageMetrics("train", 2)
+    metrics.update(torch.tensor([1.0, 1.0, 1.0, 4.0]), one_hot(0, 0, 0, 0), torch.zeros(4).long())
+    first = metrics.compute()
+    assert float(first["train/loss"]) == pytest.approx(7 / 4)
+    assert float(first["train/kappa"]) == 0  # one class only: agreement by chance
+    metrics.update(torch.tensor([2.0]), one_hot(1), torch.tensor([0]))
+    second = metrics.compute()
+    assert float(second["train/loss"]) == 2
+    assert float(second["train/accuracy"]) == 0
+
+
+def test_of_two_classes_the_threshold_decides():
+    scores = torch.tensor([0.1, 0.3, 0.35, 0.8])
+    probabilities, labels = torch.stack([1 - scores, scores], 1), torch.tensor([0, 0, 1, 1])
+    assert decide(probabilities).tolist() == [0, 0, 0, 1]
+    assert decide(probabilities, 0.3).tolist() == [0, 1, 1, 1]
+    metrics = StageMetrics("val", 2)
+    for threshold, sensitivity, specificity in ((0.5, 0.5, 1), (0.33, 1, 1), (0.2, 1, 0.5)):
+        metrics.update(torch.zeros(4), probabilities, labels)
+        values = metrics.compute(threshold)
+        assert float(values["val/sensitivity"]) == sensitivity
+        assert float(values["val/specificity"]) == specificity
+        assert float(values["val/accuracy"]) == (sensitivity + specificity) / 2
+        assert float(values["val/auroc"]) == 1
+    assert youden_threshold(scores, labels) == pytest.approx(0.325)
+
+
+def test_youden_s_threshold_is_the_best_of_all():
+    random = np.random.default_rng(0)
+    labels = torch.from_numpy(random.integers(0, 2, 100))
+    scores = (labels * 0.4 + torch.from_numpy(random.random(100))) / 1.4
+
+    def youden(threshold):
+        return recall_score(labels, scores >= threshold) + recall_score(1 - labels, scores < threshold)
+
+    best = max(youden(threshold) for threshold in scores)
+    assert youden(youden_threshold(scores, labels)) == pytest.approx(best)
+    assert youden_threshold(torch.full((4,), 0.7), torch.tensor([0, 1, 0, 1])) == 0.5

@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from imgclf.data.digits import Digits
+from imgclf.inference.ensemble import ensemble
+from imgclf.inference.predictor import Prediction, Predictor
+from imgclf.models.classifier import Classifier
+from imgclf.models.cnn import CNN
+from imgclf.transforms.augmentation import Augmentation
+
+
+@pytest.fixture
+def predictor():
+    return Predictor(Classifier(CNN(channels=[4]), Digits.class_names, [0.2], [0.4]), (1, 28, 28), batch_size=7)
+
+
+@pytest.fixture
+def images():
+    return torch.randint(0, 256, (20, 1, 28, 28), dtype=torch.uint8)
+
+
+def test_every_form_of_the_same_images_gets_the_same_answer(predictor, images, tmp_path):
+    expected = predictor.predict(images)
+    assert len(expected) == 20
+    assert predictor.predict(images[:, 0]) == expected
+    assert predictor.predict(images.numpy()) == expected
+    assert predictor.predict(images[:, 0].numpy()) == expected
+    for several in (list(images), list(images[:, 0]), list(images.numpy()), tuple(images[:, 0].numpy())):
+        assert predictor.predict(several) == expected
+    with pytest.raises(ValueError, match="several shapes"):
+        predictor.predict([images[0], images[1, :, :20]])
+    assert predictor.predict(images[3, 0])[0].predicted == expected[3].predicted
+    for i, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).save(tmp_path / f"{i:02}.png")
+    assert predictor.predict(sorted(tmp_path.iterdir())) == expected
+    assert predictor.predict(Image.open(tmp_path / "03.png"))[0].predicted == expected[3].predicted
+    floats = predictor.probabilities(images.float() / 255)
+    torch.testing.assert_close(floats, predictor.probabilities(images))
+    torch.testing.assert_close(floats, predictor.probabilities(images.numpy() / 255))  # float64
+    torch.testing.assert_close(floats.sum(1), torch.ones(20))
+    assert expected[0].class_name == Digits.class_names[expected[0].predicted]
+    assert expected[0].probability == pytest.approx(float(floats[0].max()))
+
+
+def test_images_of_another_size_are_scaled_and_tensors_are_not(predictor, tmp_path):
+    Image.new("RGBA", (50, 80), (200, 10, 10, 255)).save(tmp_path / "a.png")
+    assert len(predictor.predict(tmp_path / "a.png")) == 1
+    with pytest.raises(ValueError, match=r"shape \(1, 30, 28\).*trained on \(1, 28, 28\)"):
+        predictor.predict(torch.zeros(2, 30, 28))
+
+
+def test_values_out_of_range_are_refused(predictor):
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        predictor.predict(torch.full((1, 28, 28), 200.0))
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        predictor.predict(torch.full((1, 28, 28), float("nan")))
+    with pytest.raises(ValueError, match="uint8"):
+        predictor.predict(np.zeros((1, 28, 28), dtype=np.int64))
+
+
+def test_photographs_are_read_as_such_and_small_images_as_the_network_knows_them(predictor, tmp_path):
+    sheet = Image.new("RGB", (200, 200), "white")
+    ImageDraw.Draw(sheet).line((60, 40, 120, 40, 80, 160), fill="navy", width=9)
+    seen, faults = predictor.see(sheet)
+    assert faults == [None]
+    assert seen[0, 0, :4].max() == 0  # dark ink on light paper became light ink on black
+    raw = predictor.tensor(sheet, "mnist")
+    assert raw[0, 0, 0, 0] == 255
+    small = Image.fromarray(np.asarray(raw[0, 0]))
+    assert torch.equal(predictor.tensor(small), raw)
+    assert not torch.equal(predictor.tensor(small, "photo"), raw)
+    blank, digit = predictor.predict([Image.new("L", (90, 90), 255), sheet])
+    assert blank == Prediction(None, "no ink found", None)
+    assert digit.probability == pytest.approx(float(predictor.probabilities(sheet).max()))
+    dark = Predictor(predictor.classifier, (1, 28, 28), dark_ink=True)
+    assert torch.equal(dark.tensor(sheet), 255 - seen)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "P", "LA", "1", "I;16"])
+def test_every_mode_of_pictures_can_be_a_photograph(mode, predictor, tmp_path):
+    sheet = Image.new("L", (100, 100), 255)
+    ImageDraw.Draw(sheet).line((30, 20, 60, 20, 40, 80), fill=0, width=7)
+    expected = predictor.tensor(sheet)
+    other = Image.fromarray(np.asarray(sheet).astype(np.uint16) * 257) if mode == "I;16" else sheet.convert(mode)
+    other.save(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"))
+    found = predictor.tensor(next(tmp_path.iterdir()))
+    assert np.corrcoef(found.flatten(), expected.flatten())[0, 1] > 0.95
+
+
+def test_what_is_no_photograph_of_a_digit_has_a_clear_answer(predictor, tmp_path):
+    frames = [Image.new("L", (40, 40), shade) for shade in (0, 255)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "text.png").write_text("not a picture")
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "huge.png")
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    for name, reason in (("moving.gif", "not a readable image"), ("text.png", "no image"), ("huge.png", "10000x10000")):
+        with pytest.raises(OSError, match=reason):
+            predictor.predict(tmp_path / name)
+    assert predictor.predict(tmp_path / "dot.png") == [Prediction(None, "no ink found", None)]
+    two = Image.new("RGB", (300, 200), "white")
+    for x in (60, 180):
+        ImageDraw.Draw(two).ellipse((x, 50, x + 60, 150), outline="black", width=9)
+    assert predictor.predict(two) == [Prediction(None, "several digits", None)]
+
+
+def test_an_ensemble_averages_probabilities(predictor, images):
+    other = Predictor(Classifier(CNN(channels=[3]), Digits.class_names, [0.1], [0.3]), (1, 28, 28))
+    both = ensemble([predictor, other])
+    mean = (predictor.probabilities(images) + other.probabilities(images)) / 2
+    torch.testing.assert_close(both.probabilities(images), mean)
+    assert [answer.predicted for answer in both.predict(images)] == mean.argmax(1).tolist()
+    assert ensemble([predictor]) is predictor
+
+
+def test_the_threshold_of_an_ensemble_is_the_mean():
+    members = [Predictor(Classifier(CNN(num_classes=1), ["a", "b"], threshold=t), (1, 28, 28)) for t in (0.2, 0.6)]
+    assert ensemble(members).threshold == pytest.approx(0.4)
+
+
+def test_networks_that_answer_different_questions_are_no_ensemble(predictor):
+    def other(names=Digits.class_names, shape=(1, 28, 28), **options):
+        return Predictor(Classifier(CNN(shape, len(names)), names), shape, **options)
+
+    for member, message in (
+        (other([str(i) for i in range(1, 11)]), "class names"),
+        (other(shape=(1, 30, 28)), r"image shape \(1, 30, 28\)"),
+        (other(dark_ink=True), "dark ink"),
+    ):
+        with pytest.raises(ValueError, match=f"checkpoint 2 of the ensemble has {message}"):
+            ensemble([predictor, member])
+
+
+def test_views_are_the_same_for_every_image_and_averaged(predictor, images):
+    plain = predictor.probabilities(images)
+    mean = (plain + predictor.probabilities(images.flip(-1))) / 2
+    for count, flip in ((2, 1.0), (2, 0.1), (4, 0.5)):
+        predictor.average_views(count, Augmentation(flip=flip))
+        torch.testing.assert_close(predictor.probabilities(images), mean)
+    predictor.average_views(4, Augmentation(degrees=20, translate=0.1, contrast=0.5, erase=0.5))
+    seen = predictor.probabilities(images)
+    assert not torch.allclose(seen, plain)
+    torch.testing.assert_close(predictor.probabilities(images[5:6]), seen[5:6])  # whatever the other images are
+    assert predictor.predict([]) == []
+    predictor.average_views(1, Augmentation())
+    assert torch.equal(predictor.probabilities(images), plain)
+
+
+def test_views_that_cannot_be_are_refused(predictor):
+    for count in (0, 2.5, None):
+        with pytest.raises(ValueError, match=f"tta={count}"):
+            predictor.average_views(count, Augmentation(flip=1.0))
+    for nothing in (Augmentation(), Augmentation(erase=1e-9)):
+        with pytest.raises(ValueError, match="tta=3 needs an augmentation"):
+            predictor.average_views(3, nothing)
+    with pytest.raises(ValueError, match="as in tta=8"):
+        predictor.average_views(1, Augmentation(translate=0.1))
+    with pytest.raises(ValueError, match="mixup and cutmix"):
+        predictor.average_views(3, Augmentation(translate=0.1, mixup=0.5))

@@ -1,0 +1,69 @@
+import csv
+
+import pytest
+import torch
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+
+from imgclf.training.loop import EpochLoop
+from tests.conftest import SMALL
+
+STEPS = 4  # of an epoch of SMALL
+NOISY = ("data=noisy_mnist", *SMALL[1:], "data.variation=rot-back-rand", "model.dropout=0.3")
+XRAYS = ("data=chest_xray", "data.image_size=32", "model=mlp", "model.hidden=[8]")
+
+
+def left_behind(run):
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    with (run / "metrics.csv").open() as file:
+        rows = [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
+    return checkpoint, rows
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        SMALL,
+        (*NOISY, "callbacks=ema", "optimizer=sgd", "scheduler=onecycle", "trainer.precision=bf16-mixed"),
+        (*XRAYS, "model.threshold=validation", "scheduler=cosine", "augmentation=photo", "data.balance=sampler"),
+        (*SMALL, "augmentation.mixup=0.5", "augmentation.translate=0.1", "data.num_workers=1"),
+    ],
+    ids=("plain", "average", "two classes", "mixed"),
+)
+def test_the_numbers_are_those_of_lightnings_own_loop(recipe, train, tmp_path, monkeypatch):
+    assert train(*recipe, "trainer.max_epochs=3", "hydra.run.dir=ours").code == 0
+    monkeypatch.setattr(EpochLoop, "advance", _TrainingEpochLoop.advance)
+    assert train(*recipe, "trainer.max_epochs=3", "hydra.run.dir=lightnings").code == 0
+    (ours, rows), (theirs, their_rows) = left_behind(tmp_path / "ours"), left_behind(tmp_path / "lightnings")
+    assert rows == their_rows
+    assert len(rows) == 3
+    for name, tensor in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], tensor)
+    for part in ("loops", "lr_schedulers", "global_step", "epoch"):
+        assert ours[part] == theirs[part]
+    steps = [state["step"] for state in ours["optimizer_states"][0]["state"].values() if "step" in state]
+    assert all(step == ours["global_step"] for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("option", "lightnings"),
+    [
+        ("trainer.log_every_n_steps=1", 0),
+        ("trainer.accumulate_grad_batches=2", STEPS),
+        ("trainer.gradient_clip_val=1", STEPS),
+        ("trainer.profiler=simple", STEPS),
+    ],
+)
+def test_what_is_not_plain_is_left_to_lightning(option, lightnings, train, monkeypatch):
+    calls, advance = [], _TrainingEpochLoop.advance
+    monkeypatch.setattr(_TrainingEpochLoop, "advance", lambda *given: calls.append(0) or advance(*given))
+    assert train(*SMALL, option).code == 0
+    assert len(calls) == lightnings
+
+
+def test_hooks_within_a_step_are_called(train, monkeypatch):
+    from imgclf.training.history import History
+
+    calls = []
+    monkeypatch.setattr(History, "on_before_optimizer_step", lambda *given: calls.append(0), raising=False)
+    assert train(*SMALL).code == 0
+    assert len(calls) == STEPS
