@@ -34,11 +34,11 @@ def main(cfg: DictConfig) -> float | None:
     device = choose_device(cfg.accelerator)
     shorten_steps(device)
     predictor = ensemble([load(path, device) for path in paths])
-    predictor.average_views(cfg.tta, instantiate(cfg.augmentation))
+    predictor.use_tta(cfg.tta, instantiate(cfg.augmentation))
     with RunDir(HydraConfig.get().runtime.output_dir, log="evaluate.log") as folder:
         if cfg.images:
             predict_files(folder, predictor, cfg.images, cfg.images_as)
-            folder.describe(cli.plain(cfg, resolve=True), str(device))
+            folder.write_config(cli.plain(cfg, resolve=True), str(device))
             return None
         if "_target_" not in cfg.data:
             raise ValueError(f"ckpt={cfg.ckpt} does not say what data it was trained on: name some, such as data=mnist")
@@ -53,7 +53,7 @@ def main(cfg: DictConfig) -> float | None:
         if typed.isdisjoint({"data", *(f"data.{name}" for name in SOURCE + DIVISION)}):
             for path in paths:
                 warn_of_changed_data(path, data)  # than the checkpoint's, which nobody asked for
-        folder.describe(cli.plain(cfg, resolve=True), str(device))
+        folder.write_config(cli.plain(cfg, resolve=True), str(device))
         metrics = report_evaluation(folder, evaluate(predictor, data, cfg.split), predictor)
         return metrics[f"{cfg.split}/accuracy"]
 
@@ -67,14 +67,14 @@ def _paths(ckpt: object) -> list[str]:
 
 def offer_checkpoint_data() -> None:
     """Makes the checkpoint's own data the default choice of the data group, so that data.variation=... changes it."""
-    from imgclf.checkpoints.metadata import data_config
+    from imgclf.checkpoints.metadata import read_data_config
 
     given = [word for word in sys.argv[1:] if word.startswith("ckpt=")]
     try:
         parsed = OverridesParser.create().parse_overrides(given)
         if given and parsed[-1].is_sweep_override():
             raise ValueError("ckpt=A,B is for one run of many: give one checkpoint, or ckpt=[A,B] for their mean")
-        config = data_config(_paths(parsed[-1].value())[0]) if given else {}
+        config = read_data_config(_paths(parsed[-1].value())[0]) if given else {}
     except (ValueError, OSError):
         if not any(word.startswith(("data=", "images=")) for word in sys.argv[1:]):
             raise

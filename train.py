@@ -62,8 +62,8 @@ def main(cfg: DictConfig) -> float | None:
         return own.metrics()[cfg.objective]
     shorten_steps(device)
     with Processes(config["trainer"], device, own.path) as processes, processes.claim(own) as folder:
-        folder.check_same(config)
-        if processes.agree(folder.finished(config)):
+        folder.check_same_options(config)
+        if processes.broadcast(folder.finished(config)):
             if processes.rank == 0 and alone:
                 report(folder, folder.metrics(), [*repeats, *job.overrides.task])
             return folder.metrics()[cfg.objective]
@@ -78,7 +78,7 @@ def main(cfg: DictConfig) -> float | None:
         classifier = Classifier(
             network,
             data.class_names,
-            *data.statistics(),
+            *data.mean_and_std(),
             optimizer=instantiate(cfg.optimizer, **unfused(config), _convert_="all"),
             scheduler=instantiate(cfg.scheduler.factory, _convert_="all"),
             scheduler_interval=cfg.scheduler.interval,

@@ -3,7 +3,7 @@
 ``from imgclf import load; load("best.ckpt").predict(images)`` is all a notebook needs.
 """
 
-__version__ = "0.1.0"
+from imgclf.core.names import VERSION as __version__
 
 
 def __getattr__(name: str):

@@ -30,7 +30,7 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from imgclf import cli
-from imgclf.checkpoints.metadata import networks
+from imgclf.checkpoints.metadata import network_classes
 from imgclf.core.device import choose_device, choose_precision, shorten_steps
 from imgclf.core.files import write_file
 from imgclf.data.torchvision_data import TorchvisionImages
@@ -173,7 +173,7 @@ class ByHand:
     def __init__(self, config: dict[str, Any], device: torch.device, variation: Variation | None = None) -> None:
         model = {name: value for name, value in config["model"].items() if name not in OPTIONS}
         network = instantiate(
-            model, image_shape=[1, 28, 28], num_classes=10, _convert_="all", _execution_whitelist_=networks()
+            model, image_shape=[1, 28, 28], num_classes=10, _convert_="all", _execution_whitelist_=network_classes()
         )
         self.network = network.to(device, memory_format=torch.channels_last)
         factory = instantiate(config["optimizer"], _convert_="all", _execution_whitelist_=("torch.optim.*",))
@@ -306,7 +306,7 @@ def _accuracy(place: Path, seeds: int) -> list[dict[str, Any]]:
 
 def _evaluation(place: Path, device: torch.device, rounds: int) -> list[dict[str, Any]]:
     data, rows = TorchvisionImages("MNIST", str(place / "data")), []
-    images, labels = data.split("test")[:]
+    images, labels = data.dataset("test")[:]
     for name, network in (("cnn", CNN()), ("mlp", MLP())):
         predictor = Predictor(Classifier(network, data.class_names).to(device), (1, 28, 28))
         ours, hand = [], []

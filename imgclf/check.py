@@ -90,8 +90,8 @@ def check(data: "ImageDataModule", title: str = "data", published: bool = False)
     places = defaultdict(list)  # of the same pixels: split, name and class of every image
     patients = defaultdict(Counter)  # their images in each split
     for split in SPLITS:
-        images = data.split(split)
-        for pixels, name, label in zip(images.digests(), data.names(split), images.targets.tolist(), strict=True):
+        images = data.dataset(split)
+        for pixels, name, label in zip(images.digests(), data.image_names(split), images.targets.tolist(), strict=True):
             places[pixels].append((split, name, names[label]))
         for patient in data.groups(split):
             if patient is not None:
@@ -121,7 +121,7 @@ def _table(data: "ImageDataModule", title: str) -> Table:
     """Images of each class and split; and what they are, as one hash."""
     from imgclf.core.text import printable
 
-    counts = {split: Counter(data.split(split).targets.tolist()) for split in SPLITS}
+    counts = {split: Counter(data.dataset(split).targets.tolist()) for split in SPLITS}
     table = Table("class", *(Column(split, justify="right") for split in SPLITS), title=title)
     for number, name in enumerate(data.class_names):
         table.add_row(escape(printable(name)), *(f"{counts[split][number]:,}" for split in SPLITS))

@@ -6,7 +6,6 @@ import difflib
 import functools
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -30,7 +29,6 @@ SWEEP_EXTRA = (
     *(f"hydra/launcher/{name}" for name in ("joblib", "submitit_local", "submitit_slurm", "ray")),
 )
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that a terminal acts on
 OPTIONS_ARE = "options are written name=value, such as trainer.max_epochs=3"
 LONGEST = 4000  # characters of a message
 

@@ -101,7 +101,7 @@ def look(predictor: Predictor, source: str | Image.Image | None) -> Look:
         return Look("")
     given = None
     try:
-        images, (fault,) = predictor.see(source)
+        images, (fault,) = predictor.preprocess(source)
         if not isinstance(source, Image.Image):
             given = open_image(source, CANVAS).convert("RGB")
             given.thumbnail((CANVAS, CANVAS))
@@ -113,7 +113,7 @@ def look(predictor: Predictor, source: str | Image.Image | None) -> Look:
     if fault:
         return Look(fault, given=given)
     probabilities, names = predictor.logits(images).softmax(1), predictor.class_names
-    (answer,) = predictor.answers(probabilities)
+    (answer,) = predictor.to_predictions(probabilities)
     text = f"{answer.class_name}, {answer.probability:.0%}"
     if len(names) == 2:
         text += f" (the threshold of {names[1]} is {predictor.threshold:.1%})"
@@ -152,7 +152,7 @@ def page(predictor: Predictor) -> gradio.Blocks:
     with gr.Blocks(title="imgclf", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as blocks:
         with gr.Row():
             with gr.Column(scale=2, min_width=CANVAS + 20):
-                if predictor.reads_digits:
+                if predictor.reads_handwriting:
                     with gr.Tab("Draw a digit"):
                         pad = gr.HTML(**PAD, elem_id="pad")
                 with gr.Tab("Upload an image"):

@@ -10,7 +10,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from imgclf.checkpoints.untrusted import check_archive
 
-KEY = "imgclf"  # where a checkpoint describes itself, beside Lightning's own keys
+METADATA_KEY = "imgclf"  # where a checkpoint describes itself, beside Lightning's own keys
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -58,7 +58,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch raises anything from EOFError to UnpicklingError
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"ckpt={path}: refused, it is damaged or holds more than tensors ({reason})") from error
-    ours = isinstance(checkpoint, dict) and {KEY, "state_dict"} <= checkpoint.keys()
-    if not (ours and isinstance(checkpoint[KEY], dict)):
+    ours = isinstance(checkpoint, dict) and {METADATA_KEY, "state_dict"} <= checkpoint.keys()
+    if not (ours and isinstance(checkpoint[METADATA_KEY], dict)):
         raise ValueError(f"ckpt={path}: not a checkpoint of imgclf (train one with python train.py)")
     return checkpoint

@@ -11,24 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from imgclf import __version__
-from imgclf.checkpoints.files import KEY, read_checkpoint
+from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
 from imgclf.checkpoints.untrusted import (
     check_configuration,
     class_names,
 )
-from imgclf.core.names import SPLITS
+from imgclf.core.names import SPLITS, VERSION
 
 PAPER = ("back-white", "back-lined", "back-squared")  # variations of dark ink
 FILES = "imgclf.data.image_folder.ImageFolder"  # data that are read as ``predict`` reads files
 
 
-def config_of(thing: Any) -> dict[str, Any]:
+def rebuild_config(thing: Any) -> dict[str, Any]:
     """Class and arguments of a Network or data module, as plain types that ``instantiate`` rebuilds it from."""
-    return {"_target_": f"{type(thing).__module__}.{type(thing).__qualname__}", **_plain(dict(thing.hparams))}
+    from imgclf.data.datamodule import ON_THIS_MACHINE
+
+    left_out = ("augmentation", *ON_THIS_MACHINE)
+    arguments = {name: value for name, value in thing.init_args.items() if name not in left_out}
+    return {"_target_": f"{type(thing).__module__}.{type(thing).__qualname__}", **_plain(arguments)}
 
 
-def describe(classifier: Any, data: Any = None) -> dict[str, Any]:
+def build_metadata(classifier: Any, data: Any = None) -> dict[str, Any]:
     """What a checkpoint of ``classifier`` says of itself, in plain types: everything needed to use it elsewhere.
 
     ``data`` is left out unless it is one of imgclf's data modules.
@@ -36,17 +39,17 @@ def describe(classifier: Any, data: Any = None) -> dict[str, Any]:
     from imgclf.data.datamodule import ImageDataModule
 
     return {
-        "network": config_of(classifier.network),
+        "network": rebuild_config(classifier.network),
         "class_names": class_names(classifier.class_names),
         "normalize": classifier.normalize,
         "optimizer": getattr(classifier.optimizer, "func", classifier.optimizer).__name__,
-        "data": config_of(data) if isinstance(data, ImageDataModule) else None,
+        "data": rebuild_config(data) if isinstance(data, ImageDataModule) else None,
         "fingerprints": data.fingerprints() if isinstance(data, ImageDataModule) else {},
-        "versions": {"imgclf": __version__, **{name: version(name) for name in ("torch", "lightning")}},
+        "versions": {"imgclf": VERSION, **{name: version(name) for name in ("torch", "lightning")}},
     }
 
 
-def data_config(path: str | Path) -> dict[str, Any]:
+def read_data_config(path: str | Path) -> dict[str, Any]:
     """The configuration of the data a checkpoint was trained on, for ``instantiate``; empty if it does not say.
 
     How data are read is this machine's affair: ``data_dir`` and ``cache_dir`` are left to be resolved, and
@@ -58,10 +61,10 @@ def data_config(path: str | Path) -> dict[str, Any]:
     """
     from imgclf.data.datamodule import ON_THIS_MACHINE
 
-    config = read_checkpoint(path)[KEY].get("data") or {}
+    config = read_checkpoint(path)[METADATA_KEY].get("data") or {}
     check_configuration(config, path)
     target = config.get("_target_")
-    if config and target not in data_modules():
+    if config and target not in datamodule_classes():
         raise ValueError(f"ckpt={path}: refused: it names {target} as its data")
     known = _arguments(target)
     if not (Path(path).absolute().parent.parent / "config.yaml").is_file():
@@ -83,12 +86,12 @@ def changed_splits(card: dict[str, Any], data: Any) -> list[str]:
     return changed
 
 
-def networks() -> tuple[str, ...]:
+def network_classes() -> tuple[str, ...]:
     """The only targets a checkpoint may name as its network: every Network class defined in imgclf.models."""
     return _subclasses("imgclf.models", "imgclf.models.network.Network")
 
 
-def data_modules() -> tuple[str, ...]:
+def datamodule_classes() -> tuple[str, ...]:
     """The only targets a checkpoint may name as its data: every data module defined in imgclf.data."""
     return _subclasses("imgclf.data", "imgclf.data.datamodule.ImageDataModule")
 

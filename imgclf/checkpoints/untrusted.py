@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from imgclf.cli import CONTROL
+from imgclf.core.text import CONTROL
 
 CALLS = re.compile(  # weights_only=True alone also makes bytearrays and tensors of any length that a file declares
     r"torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict|_codecs encode"

@@ -3,12 +3,11 @@
 import contextlib
 import ctypes
 import os
+from typing import Any
 
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from torch import nn
-
-from imgclf.models.network import Network
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
@@ -31,7 +30,7 @@ def choose_device(accelerator: str, option: str = "accelerator") -> torch.device
     raise ValueError(f"{option}={accelerator}: PyTorch sees no such GPU here; use {option}=cpu (or auto)")
 
 
-def choose_precision(precision: str | int, device: torch.device, network: Network | None = None) -> str | int:
+def choose_precision(precision: str | int, device: torch.device, network: nn.Module | None = None) -> str | int:
     """Lightning's precision for "auto": bf16-mixed where the device computes in it fast, 32-true elsewhere.
 
     On a CPU also 32-true for a network with a convolution whose stride is longer than its input: oneDNN (of torch 2.15)
@@ -51,7 +50,8 @@ def choose_precision(precision: str | int, device: torch.device, network: Networ
     return "bf16-mixed" if fast else "32-true"
 
 
-def _strides_too_far(network: Network) -> bool:
+def _strides_too_far(network: Any) -> bool:
+    image_shape = network.init_args["image_shape"]
     found, handles = [], []
 
     def look(layer: nn.Conv2d, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -64,7 +64,7 @@ def _strides_too_far(network: Network) -> bool:
     if handles:
         network.eval()
         with torch.inference_mode():
-            network(torch.zeros(1, *network.hparams["image_shape"]))
+            network(torch.zeros(1, *image_shape))
         network.train()
     for handle in handles:
         handle.remove()

@@ -77,7 +77,7 @@ def score_metrics(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
     }
 
 
-class StageMetrics(nn.Module):
+class EpochMetrics(nn.Module):
     """Mean loss, ``count_metrics`` and, of two classes, ``score_metrics``, accumulated on the device.
 
     Of several processes, each counts its own images, and ``compute`` and ``answers`` are of all of them: torchmetrics
@@ -89,11 +89,11 @@ class StageMetrics(nn.Module):
 
     Attributes:
         counted: the confusion matrix that ``compute`` last counted, (classes, classes), rows are true classes; or None.
-        answered: of two classes, what ``answers`` was then; else None.
+        last_scores_and_labels: of two classes, what ``answers`` was then; else None.
     """
 
-    counted: Tensor | None = None
-    answered: tuple[Tensor, Tensor] | None = None
+    confusion_matrix: Tensor | None = None
+    last_scores_and_labels: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, stage: str, num_classes: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class StageMetrics(nn.Module):
         else:
             self.confusion.update(decide(probabilities), labels)
 
-    def answers(self) -> tuple[Tensor, Tensor]:
+    def scores_and_labels(self) -> tuple[Tensor, Tensor]:
         """Of two classes: the positive one's probabilities, float (N,), and the labels, int64 (N,), so far."""
         return self.scores.compute().flatten(), self.labels.compute().flatten().long()
 
@@ -128,14 +128,14 @@ class StageMetrics(nn.Module):
         """Name to scalar, loss first; starts anew."""
         values = {"loss": self.loss.compute()}
         if self.binary:
-            self.answered = scores, labels = self.answers()
+            self.last_scores_and_labels = scores, labels = self.scores_and_labels()
             values |= score_metrics(scores, labels)
-            self.counted = torch.bincount(2 * labels + (scores >= threshold), minlength=4).view(2, 2)
+            self.confusion_matrix = torch.bincount(2 * labels + (scores >= threshold), minlength=4).view(2, 2)
             self.scores.reset()
             self.labels.reset()
         else:
-            self.counted = self.confusion.compute()
-        values |= count_metrics(self.counted)
+            self.confusion_matrix = self.confusion.compute()
+        values |= count_metrics(self.confusion_matrix)
         self.loss.reset()
         self.confusion.reset()
         names = METRICS + (BINARY_METRICS if self.binary else ())

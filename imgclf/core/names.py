@@ -1,5 +1,6 @@
 """Options that no class of the library looks at, and the names they are made of; nothing heavy is imported."""
 
+VERSION = "0.2.0"
 SPLITS = ("train", "val", "test")
 METRICS = ("loss", "accuracy", "precision", "recall", "f1", "kappa")
 BINARY_METRICS = ("auroc", "average_precision", "sensitivity", "specificity", "calibration_error")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def derive(stream: str, *key: int) -> int:
+def derive_seed(stream: str, *key: int) -> int:
     """A 63-bit seed that is a fixed function of what it is for and of non-negative integers (numpy's SeedSequence).
 
     The stream and the key's length are part of it: SeedSequence alone pads keys with zeros.
@@ -17,8 +17,8 @@ def derive(stream: str, *key: int) -> int:
 
 
 def generator(stream: str, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator on ``device``, seeded by ``derive(stream, *key)``."""
-    return torch.Generator(device).manual_seed(derive(stream, *key))
+    """A generator on ``device``, seeded by ``derive_seed(stream, *key)``."""
+    return torch.Generator(device).manual_seed(derive_seed(stream, *key))
 
 
 def random_bytes(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:

@@ -1,9 +1,12 @@
 """Text for the terminal, for files and for command lines."""
 
+import re
 import shlex
 from pathlib import Path
 
 from hydra.core.override_parser.types import Quote, QuotedString
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that a terminal acts on
 
 
 def printable(name: str | Path) -> str:

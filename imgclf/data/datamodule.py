@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from imgclf.core import rng
 from imgclf.core.names import SPLITS
+from imgclf.core.rebuild import Rebuildable
 from imgclf.data.datasets import ImageDataset
 from imgclf.data.samplers import BatchSampler
 from imgclf.data.splits import hold_out
@@ -25,7 +26,7 @@ RESIDENT = 0.25  # of a GPU's free memory that a split may take
 STATISTICS_FROM = 8192, 2**25  # images and pixels at most
 
 
-class ImageDataModule(pl.LightningDataModule):
+class ImageDataModule(Rebuildable, pl.LightningDataModule):
     """Base of the data modules: subclasses say where images come from, this class does the rest.
 
     A subclass sets ``class_names`` and implements ``load(split)``; see README, "Add a data set". Batches are uint8
@@ -74,7 +75,6 @@ class ImageDataModule(pl.LightningDataModule):
             raise ValueError(f"data.val_fraction={val_fraction}: give a share between 0 and 1, such as 0.1")
         if balance not in BALANCES:
             raise ValueError(f"data.balance={balance}: choose one of {', '.join(BALANCES)}")
-        self.save_hyperparameters(ignore=["augmentation", *ON_THIS_MACHINE], logger=False)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.val_fraction, self.split_seed, self.seed = val_fraction, split_seed, seed
         self.augmentation, self.balance = augmentation, balance
@@ -89,7 +89,7 @@ class ImageDataModule(pl.LightningDataModule):
         """The official "train" or "test" part: uint8 images (N, C, H, W) and int64 labels (N,)."""
         raise NotImplementedError
 
-    def official(self, split: str) -> tuple[Tensor, Tensor]:
+    def load_checked(self, split: str) -> tuple[Tensor, Tensor]:
         """What ``load`` gives; raises ValueError if images, labels and class names do not fit together."""
         images, labels = self.load(split)
         fault = None
@@ -103,15 +103,15 @@ class ImageDataModule(pl.LightningDataModule):
             raise ValueError(f"the {split} part of the data: {fault}")
         return images, labels
 
-    def divide(self) -> dict[str, Callable[[], ImageDataset]]:
+    def make_splits(self) -> dict[str, Callable[[], ImageDataset]]:
         """How each split is obtained; each is called at most once, and "test" only when it is asked for."""
         return {
             "train": lambda: self._halves()[0],
             "val": lambda: self._halves()[1],
-            "test": lambda: ImageDataset(*self.official("test")),
+            "test": lambda: ImageDataset(*self.load_checked("test")),
         }
 
-    def vary(self, images: ImageDataset, split: str) -> ImageDataset:
+    def apply_variation(self, images: ImageDataset, split: str) -> ImageDataset:
         """The images as they are evaluated; the same for every run."""
         return images
 
@@ -121,37 +121,37 @@ class ImageDataModule(pl.LightningDataModule):
 
     # What users of a data module see ----------------------------------------------------------------------------
 
-    def split(self, name: str) -> ImageDataset:
+    def dataset(self, name: str) -> ImageDataset:
         """The images of "train", "val" or "test", before any variation."""
         if name not in SPLITS:
             raise ValueError(f"split {name!r}: choose one of {', '.join(SPLITS)}")
         if name not in self._splits:
-            self._splits[name] = self.divide()[name]()
+            self._splits[name] = self.make_splits()[name]()
         return self._splits[name]
 
-    def evaluated(self, name: str) -> ImageDataset:
+    def eval_dataset(self, name: str) -> ImageDataset:
         """The images of a split as they are evaluated: varied, never augmented."""
         if name not in self._evaluated:
-            self._evaluated[name] = self.vary(self.split(name), name)
+            self._evaluated[name] = self.apply_variation(self.dataset(name), name)
         return self._evaluated[name]
 
-    def statistics(self) -> tuple[list[float], list[float]]:
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel, of values in [0, 1], over training images as evaluated."""
         images, pixels = STATISTICS_FROM
-        sample = ImageDataset(*self.split("train")[: max(1, min(images, pixels // math.prod(self.image_shape)))])
-        values = self.vary(sample, "train").images.double() / 255
+        sample = ImageDataset(*self.dataset("train")[: max(1, min(images, pixels // math.prod(self.image_shape)))])
+        values = self.apply_variation(sample, "train").images.double() / 255
         return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).clamp_min(1e-3).tolist()
 
     def class_weights(self) -> list[float] | None:
         """What each class's images weigh in the training loss, 1 on average; None for all the same."""
         if self.balance != "weighted_loss":
             return None
-        counts = torch.bincount(self.split("train").targets, minlength=len(self.class_names)).double()
+        counts = torch.bincount(self.dataset("train").targets, minlength=len(self.class_names)).double()
         return (counts.sum() / (counts.clamp_min(1) * (counts > 0).sum())).tolist()
 
-    def names(self, split: str) -> list[str]:
+    def image_names(self, split: str) -> list[str]:
         """What each image of a split is called in predictions.csv: its file, or its number."""
-        return [str(i) for i in range(len(self.split(split)))]
+        return [str(i) for i in range(len(self.dataset(split)))]
 
     def fingerprint(self, split: str) -> str:
         """A hash of a split's images before any variation, their order, labels and class names.
@@ -159,7 +159,7 @@ class ImageDataModule(pl.LightningDataModule):
         The same on every machine; 0.1 s for MNIST.
         """
         if split not in self._fingerprints:
-            self._fingerprints[split] = self._hashed(self.split(split))
+            self._fingerprints[split] = self._hashed(self.dataset(split))
         return self._fingerprints[split]
 
     def fingerprints(self) -> dict[str, str]:
@@ -168,25 +168,25 @@ class ImageDataModule(pl.LightningDataModule):
 
     def groups(self, split: str) -> list[str | None]:
         """Whose image each one of a split is (a patient's, a writer's), where that is known."""
-        return [None] * len(self.split(split))
+        return [None] * len(self.dataset(split))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
-        channels, height, width = self.split("train").images.shape[1:]
+        channels, height, width = self.dataset("train").images.shape[1:]
         return channels, height, width
 
     # Lightning's hooks ------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            size = len(self.split("train"))
+            size = len(self.dataset("train"))
             if self.batch_size > size:
                 raise ValueError(f"data.batch_size={self.batch_size} is larger than the {size} training images")
-            self.evaluated("val")
+            self.eval_dataset("val")
 
     def train_dataloader(self) -> DataLoader:
-        images, weights = self.training_images(), None
+        images, weights = self.train_dataset(), None
         if self.balance == "sampler":
             weights = 1 / torch.bincount(images.targets)[images.targets].double()
         order = self.seed, lambda: self.trainer.current_epoch if self.trainer else 0, weights
@@ -200,7 +200,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def eval_dataloader(self, split: str, rank: int = 0, world: int = 1) -> DataLoader:
         """A split in order, un-augmented; or the share of it that process ``rank`` of ``world`` gets."""
-        images = self.evaluated(split)
+        images = self.eval_dataset(split)
         return self._loader(images, BatchSampler(len(images), self.eval_batch_size, rank=rank, world=world))
 
     def _hashed(self, images: ImageDataset) -> str:
@@ -216,9 +216,9 @@ class ImageDataModule(pl.LightningDataModule):
         loop = self.trainer.fit_loop if self.trainer else None
         return loop.epoch_loop.batch_progress.current.ready if loop and loop.restarting else 0
 
-    def training_images(self) -> ImageDataset:
+    def train_dataset(self) -> ImageDataset:
         """What training batches are drawn from."""
-        return self.split("train")
+        return self.dataset("train")
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         trainer = self.trainer
@@ -250,7 +250,7 @@ class ImageDataModule(pl.LightningDataModule):
         )
 
     def _halves(self) -> tuple[ImageDataset, ImageDataset]:
-        images, labels = self.official("train")
+        images, labels = self.load_checked("train")
         parts = hold_out(labels, self.val_fraction, self.split_seed, "data.val_fraction")
         train, val = (ImageDataset(images, labels, rows) for rows in parts)
         self._splits["train"], self._splits["val"] = train, val

@@ -136,7 +136,7 @@ class ImageFolder(ImageDataModule):
             self._decode(part)
         self._refuse_bad()
 
-    def divide(self) -> dict[str, Callable[[], ImageDataset]]:
+    def make_splits(self) -> dict[str, Callable[[], ImageDataset]]:
         return {split: functools.partial(self._images, split) for split in SPLITS}
 
     def fingerprints(self) -> dict[str, str]:
@@ -144,7 +144,7 @@ class ImageFolder(ImageDataModule):
             self._fingerprints["test"] = self._hashed(self._images("test"))  # by the cache's notes, not its images
         return {**self._fingerprints, **super().fingerprints()}
 
-    def names(self, split: str) -> list[str]:
+    def image_names(self, split: str) -> list[str]:
         part, rows = self._members(split)
         return [str(self.parts[part][row][0]) for row in rows.tolist()]
 

@@ -76,12 +76,12 @@ class NoisyImages(ImageDataModule):
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         return self.base.load(split)
 
-    def divide(self):
+    def make_splits(self):
         if self.protocol == "full":
-            return super().divide()
+            return super().make_splits()
         return {"train": lambda: self._parts(0), "val": lambda: self._parts(1), "test": self._large_test}
 
-    def vary(self, images: ImageDataset, split: str) -> ImageDataset:
+    def apply_variation(self, images: ImageDataset, split: str) -> ImageDataset:
         variation = self._variations["train" if split == "train" else "eval"]
         if variation.name == "basic":
             return images
@@ -98,8 +98,8 @@ class NoisyImages(ImageDataModule):
         images = super().augment(images, generator)
         return self._variations["train"](images, generator) if self.fresh else images
 
-    def training_images(self) -> ImageDataset:
-        return self.split("train") if self.fresh else self.evaluated("train")
+    def train_dataset(self) -> ImageDataset:
+        return self.dataset("train") if self.fresh else self.eval_dataset("train")
 
     def _variation(self, name: str, photos: str) -> Variation:
         backgrounds = Backgrounds(photographs(photos, self.folder)) if str(name).endswith("back-image") else None
@@ -108,7 +108,7 @@ class NoisyImages(ImageDataModule):
     def _parts(self, part: int) -> ImageDataset:
         """Disjoint, fixed parts of the official training images: 10,000, 2,000 and 40,000."""
         if not hasattr(self, "_official"):
-            self._official = self.official("train")
+            self._official = self.load_checked("train")
         images, labels = self._official
         if len(labels) < sum(LAROCHELLE):
             raise ValueError(
@@ -118,5 +118,5 @@ class NoisyImages(ImageDataModule):
         return ImageDataset(images, labels, order[: sum(LAROCHELLE)].split(LAROCHELLE)[part])
 
     def _large_test(self) -> ImageDataset:
-        ours, official = self._parts(2), self.official("test")
+        ours, official = self._parts(2), self.load_checked("test")
         return ImageDataset(torch.cat([ours[:][0], official[0]]), torch.cat([ours.targets, official[1]]))

@@ -55,31 +55,31 @@ class TorchvisionImages(ImageDataModule):
         if dataset not in SETS:
             raise ValueError(f"data.dataset={dataset}: choose one of {', '.join(SETS)}")
         super().__init__(**options)
-        self.dataset, self.data_dir, self.emnist_split = dataset, Path(data_dir).expanduser(), emnist_split
+        self.source, self.data_dir, self.emnist_split = dataset, Path(data_dir).expanduser(), emnist_split
 
     @property
     def class_names(self) -> list[str]:  # pyrefly: ignore[bad-override]
         import torchvision.datasets
 
-        source = getattr(torchvision.datasets, self.dataset)
-        if self.dataset == "USPS":
+        source = getattr(torchvision.datasets, self.source)
+        if self.source == "USPS":
             return [str(digit) for digit in range(10)]
-        names = source.classes_split_dict[self.emnist_split] if self.dataset == "EMNIST" else source.classes
+        names = source.classes_split_dict[self.emnist_split] if self.source == "EMNIST" else source.classes
         return [name.split(" - ")[0] for name in names if name != "N/A"]
 
     def files(self, split: str) -> list[Path]:
         """The files that hold a split, images first."""
         train = split == "train"
-        if self.dataset == "USPS":
+        if self.source == "USPS":
             return [self.data_dir / ("usps.bz2" if train else "usps.t.bz2")]
         labels = "labels-idx1-ubyte"
-        if self.dataset == "EMNIST":
+        if self.source == "EMNIST":
             stem = f"emnist-{self.emnist_split}-{split}"
-        elif self.dataset == "QMNIST":
+        elif self.source == "QMNIST":
             stem, labels = f"qmnist-{split}", "labels-idx2-int"
         else:
             stem = "train" if train else "t10k"
-        folder = self.data_dir / self.dataset / "raw"
+        folder = self.data_dir / self.source / "raw"
         return [folder / f"{stem}-images-idx3-ubyte", folder / f"{stem}-{labels}"]
 
     def prepare_data(self) -> None:
@@ -91,15 +91,15 @@ class TorchvisionImages(ImageDataModule):
             except (OSError, RuntimeError) as error:
                 cause = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
                 raise FileNotFoundError(
-                    f"{self.dataset} is not in {self.data_dir} and cannot be downloaded ({cause}); put "
+                    f"{self.source} is not in {self.data_dir} and cannot be downloaded ({cause}); put "
                     f"{', '.join(file.name for file in missing)} into {missing[0].parent}, or set IMGCLF_DATA_DIR "
                     "(or data_dir=) to where they are; data=noisy_digits runs offline"
                 ) from error
-        for name, expected in PUBLISHED.get(self.dataset, {}).items():
-            file = self.data_dir / self.dataset / "raw" / name
+        for name, expected in PUBLISHED.get(self.source, {}).items():
+            file = self.data_dir / self.source / "raw" / name
             (count, *_), official = idx_header(file)[1], 60_000 if name.startswith("train") else 10_000
             if count != official:  # somebody's own, such as a small part for tests
-                log.warning("%s: not the %s that was published, %d of %d", file, self.dataset, count, official)
+                log.warning("%s: not the %s that was published, %d of %d", file, self.source, count, official)
                 continue
             with file.open("rb") as content:
                 if hashlib.file_digest(content, "sha256").hexdigest() != expected:
@@ -107,7 +107,7 @@ class TorchvisionImages(ImageDataModule):
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         where = ", ".join(map(str, self.files(split)))
-        if self.dataset == "USPS":
+        if self.source == "USPS":
             try:
                 source = self._open(split)
             except Exception as error:  # torchvision fails in many ways on bytes that are not what it expects
@@ -115,12 +115,12 @@ class TorchvisionImages(ImageDataModule):
             images, labels = fit_in_box(torch.from_numpy(source.data)[:, None]), torch.tensor(source.targets)
         else:
             images, labels = map(read_idx, self.files(split))
-            if images.ndim != 3 or images.dtype != torch.uint8 or labels.ndim != (2 if self.dataset == "QMNIST" else 1):
+            if images.ndim != 3 or images.dtype != torch.uint8 or labels.ndim != (2 if self.source == "QMNIST" else 1):
                 raise ValueError(f"{where}: damaged, not images and labels; {FETCH}")
             images, labels = images[:, None], labels.long()
-        if self.dataset == "QMNIST":
+        if self.source == "QMNIST":
             labels = labels[:, 0]  # the other columns say who wrote it
-        elif self.dataset == "EMNIST":
+        elif self.source == "EMNIST":
             images = images.transpose(2, 3)  # stored lying on their side
             if self.emnist_split == "letters":
                 labels = labels - 1  # counted from 1
@@ -134,6 +134,6 @@ class TorchvisionImages(ImageDataModule):
     def _open(self, split: str, download: bool = False):
         import torchvision.datasets
 
-        options = {"split": self.emnist_split} if self.dataset == "EMNIST" else {}
-        source = getattr(torchvision.datasets, self.dataset)
+        options = {"split": self.emnist_split} if self.source == "EMNIST" else {}
+        source = getattr(torchvision.datasets, self.source)
         return source(self.data_dir, train=split == "train", download=download, **options)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imgclf.core import rng
-from imgclf.core.metrics import StageMetrics, count_metrics, decide, score_metrics
+from imgclf.core.metrics import EpochMetrics, count_metrics, decide, score_metrics
 from imgclf.core.text import some_names
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.datasets import ImageDataset
@@ -42,7 +42,7 @@ class Evaluation:
     metrics: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
-        metrics = StageMetrics(self.split, self.probabilities.shape[1])
+        metrics = EpochMetrics(self.split, self.probabilities.shape[1])
         metrics.update(self.losses, self.probabilities, self.labels)
         self.metrics = {name: float(value) for name, value in metrics.compute(self.threshold).items()}
 
@@ -103,8 +103,10 @@ def evaluate(predictor: Predictor, data: ImageDataModule, split: str) -> Evaluat
             some_names(names),
             some_names(predictor.class_names),
         )
-    images = data.evaluated(split)
+    images = data.eval_dataset(split)
     logits = torch.cat([predictor.logits(batch) for batch, _ in data.eval_dataloader(split)])
     losses = F.cross_entropy(logits, images.targets, reduction="none")
     probabilities = logits.softmax(1)
-    return Evaluation(split, images, images.targets, losses, probabilities, predictor.threshold, data.names(split))
+    return Evaluation(
+        split, images, images.targets, losses, probabilities, predictor.threshold, data.image_names(split)
+    )

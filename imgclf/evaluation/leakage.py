@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imgclf.checkpoints.files import KEY, read_checkpoint
-from imgclf.checkpoints.metadata import changed_splits, data_config
+from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
+from imgclf.checkpoints.metadata import changed_splits, read_data_config
 from imgclf.core.names import SPLITS
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.evaluation.evaluate import log
@@ -18,7 +18,7 @@ TEST_DIVISION = ("test_fraction", "group_pattern")
 
 def warn_of_changed_data(ckpt: str, data: ImageDataModule) -> None:
     """A line if the data are no longer what the checkpoint was trained with (``changed_splits``)."""
-    if changed := changed_splits(read_checkpoint(ckpt)[KEY], data):
+    if changed := changed_splits(read_checkpoint(ckpt)[METADATA_KEY], data):
         log.warning(
             "the %s images are others than when %s was trained: it may have seen some that it is tested on, and the "
             "metrics do not compare with its own",
@@ -50,7 +50,7 @@ def check_unseen(paths: Sequence[str], given: Mapping[str, Any], split: str, own
     larochelle = given.get("protocol") == "larochelle"  # its test images are among MNIST's 60,000 to train with
     if not own and not larochelle and "root" not in given:
         return
-    known = [data_config(path) for path in paths]
+    known = [read_data_config(path) for path in paths]
     if split != "test" and any(_differing(trained_on, known[0], SOURCE + DIVISION) for trained_on in known):
         raise ValueError(f"split={split} of one network may hold images another was trained on: use split=test")
     for path, trained_on in zip(paths, known, strict=True):

@@ -38,12 +38,12 @@ def predict_files(folder: RunDir, predictor: Predictor, pattern: str, images_as:
     files, answers, seen, faults = [], [], [], []
     for file in track(found, "predicting", console=get_console(), transient=True):
         try:
-            image, fault = predictor.see(file, images_as)
+            image, fault = predictor.preprocess(file, images_as)
         except OSError as error:
             faults.append(error)
             continue
         files.append(file)
-        answers += predictor.of_seen(image, fault)
+        answers += predictor.predict_preprocessed(image, fault)
         if len(seen) < SHEET:
             seen.append(image[0])
     for fault in faults:

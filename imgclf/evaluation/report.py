@@ -19,7 +19,7 @@ PREDICTION_COLUMNS = ["file", "label", "predicted", "class_name", "probability"]
 def report_evaluation(folder: RunDir, evaluation: Evaluation, predictor: Predictor) -> dict[str, float]:
     """Writes predictions.csv, the figures, intervals.json and metrics.json of a split, prints and returns metrics."""
     e, class_names = evaluation, predictor.class_names
-    rows = prediction_rows(e.names, e.labels.tolist(), predictor.answers(e.probabilities))
+    rows = prediction_rows(e.names, e.labels.tolist(), predictor.to_predictions(e.probabilities))
     folder.write_csv("predictions.csv", PREDICTION_COLUMNS, rows)
     title = f"{e.split.capitalize()} images as the network sees them"
     samples = {"samples": plot_samples(*e.images.examples(), class_names, title)}

@@ -7,8 +7,8 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import execution_whitelist, instantiate
 
-from imgclf.checkpoints.files import KEY, read_checkpoint
-from imgclf.checkpoints.metadata import FILES, PAPER, networks
+from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
+from imgclf.checkpoints.metadata import FILES, PAPER, network_classes
 from imgclf.checkpoints.untrusted import (
     Budget,
     check_configuration,
@@ -35,7 +35,7 @@ def load(path: str | Path, device: str | torch.device = "cpu"):
     from imgclf.models.classifier import NORMALIZATIONS, Classifier, num_logits
 
     checkpoint = read_checkpoint(path)
-    card, weights = checkpoint[KEY], checkpoint["state_dict"]
+    card, weights = checkpoint[METADATA_KEY], checkpoint["state_dict"]
     config, data = card.get("network"), card.get("data") or {}
     check_configuration(config, path)
     check_configuration(data, path)
@@ -47,7 +47,7 @@ def load(path: str | Path, device: str | torch.device = "cpu"):
             raise ValueError(f"{len(names)} classes, {config['num_classes']} logits, or unknown normalize")
         check_tensors(weights, shape[0])
         with Budget(os.path.getsize(path)):
-            only = execution_whitelist(networks(), reset=True)  # not what train.py may instantiate besides
+            only = execution_whitelist(network_classes(), reset=True)  # not what train.py may instantiate besides
             network = instantiate(config, _convert_="all", _execution_whitelist_=only)
         statistics = (weights[name].flatten() for name in ("mean", "std"))
         classifier = Classifier(network, names, *statistics, normalize=card["normalize"])

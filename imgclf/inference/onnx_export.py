@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgclf import __version__
+from imgclf.core.names import VERSION
 
 if TYPE_CHECKING:
     from imgclf.inference.predictor import Predictor
@@ -61,20 +61,20 @@ def export(source: "Predictor | str | Path", path: str | Path) -> float:
         if find_spec(package) is None:
             raise OSError(f"{package} is not installed: pip install -e '.[export]'")
 
-    from imgclf.checkpoints.files import KEY, read_checkpoint
+    from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
     from imgclf.core.files import write_file
     from imgclf.inference.load import load
 
     data = None
     if isinstance(source, str | Path):
-        source, data = load(source), read_checkpoint(source)[KEY].get("data")
+        source, data = load(source), read_checkpoint(source)[METADATA_KEY].get("data")
     predictor = _on_cpu(source)
     metadata = {
         "class_names": json.dumps(predictor.class_names),
         "image_shape": json.dumps(predictor.image_shape),
         "threshold": str(predictor.threshold),
         "normalize": predictor.classifier.normalize,
-        "imgclf_version": __version__,
+        "imgclf_version": VERSION,
     }
     if isinstance(data, dict):
         metadata["data"] = json.dumps({name: data[name] for name in NAMES_OF_DATA if name in data}, default=str)
@@ -148,7 +148,7 @@ def _onnx(predictor: "Predictor", metadata: dict[str, str]) -> bytes:
             return program.model_proto.SerializeToString()
     except Exception as error:  # torch raises anything
         reason = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)[:200]
-        raise ValueError(f"torch {torch.__version__} cannot write this network as ONNX ({reason})") from error
+        raise ValueError(f"torch {torch.VERSION} cannot write this network as ONNX ({reason})") from error
 
 
 @contextlib.contextmanager
@@ -180,7 +180,7 @@ def _difference(model: bytes, predictor: "Predictor", path: Path) -> float:
         images = (images * contrast).to(torch.uint8)
         answers = session.run(["probabilities", "predicted"], {"images": images.numpy()})
         probabilities, predicted = map(torch.from_numpy, answers)
-        differences.append(float((probabilities - predictor.probabilities(images)).abs().max()))
+        differences.append(float((probabilities - predictor.predict_proba(images)).abs().max()))
         if not differences[-1] <= TOLERANCE:  # NaN is no agreement either
             raise ArithmeticError(
                 f"to={path}: not written, onnxruntime's probabilities differ from the checkpoint's by "

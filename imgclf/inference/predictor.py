@@ -86,7 +86,7 @@ class Predictor:
             )
         return torch.cat([self._answer(chunk).cpu() for chunk in images.split(self.batch_size)])
 
-    def average_views(self, count: int, augmentation: Augmentation) -> None:
+    def use_tta(self, count: int, augmentation: Augmentation) -> None:
         """Test-time augmentation: from now on probabilities are means over the image as it is and augmented views.
 
         Args:
@@ -128,11 +128,11 @@ class Predictor:
         return self._augmentation(as_one, rng.generator("views", view)).view_as(images)
 
     @property
-    def reads_digits(self) -> bool:
+    def reads_handwriting(self) -> bool:
         """Whether it tells digits apart, in images of MNIST's size: then photographs are read as such."""
         return self.class_names == DIGITS and self.image_shape == (1, CANVAS, CANVAS)
 
-    def probabilities(self, images: Any, images_as: str = "auto") -> Tensor:
+    def predict_proba(self, images: Any, images_as: str = "auto") -> Tensor:
         """float32 (N, classes), rows summing to 1; takes what ``predict`` takes."""
         return self.logits(self.tensor(images, images_as)).softmax(1)
 
@@ -152,14 +152,14 @@ class Predictor:
             ValueError: another shape, values out of range, or photographs for a network of something else.
             OSError: a file that is not a readable image.
         """
-        return self.of_seen(*self.see(images, images_as))
+        return self.predict_preprocessed(*self.preprocess(images, images_as))
 
-    def of_seen(self, seen: Tensor, faults: list[str | None]) -> list[Prediction]:
+    def predict_preprocessed(self, seen: Tensor, faults: list[str | None]) -> list[Prediction]:
         """One Prediction an image, of what ``see`` gave."""
-        answers = self.answers(self.logits(seen).softmax(1))
+        answers = self.to_predictions(self.logits(seen).softmax(1))
         return [Prediction(None, fault, None) if fault else a for fault, a in zip(faults, answers, strict=True)]
 
-    def answers(self, probabilities: Tensor) -> list[Prediction]:
+    def to_predictions(self, probabilities: Tensor) -> list[Prediction]:
         """One Prediction a row of float (N, classes); of two classes the checkpoint's threshold decides."""
         predicted = decide(probabilities, self.threshold)
         chosen = probabilities.gather(1, predicted[:, None])[:, 0]
@@ -170,13 +170,13 @@ class Predictor:
 
     def tensor(self, images: Any, images_as: str = "auto") -> Tensor:
         """What ``predict`` takes, as the network sees it: (N, C, H, W)."""
-        return self.see(images, images_as)[0]
+        return self.preprocess(images, images_as)[0]
 
-    def see(self, images: Any, images_as: str = "auto") -> tuple[Tensor, list[str | None]]:
+    def preprocess(self, images: Any, images_as: str = "auto") -> tuple[Tensor, list[str | None]]:
         """What ``predict`` takes, as the network sees it, and for each image why it shows no single digit, or None."""
         if images_as not in IMAGES_AS:
             raise ValueError(f"images_as={images_as}: choose one of {', '.join(IMAGES_AS)}")
-        if images_as == "photo" and not self.reads_digits:
+        if images_as == "photo" and not self.reads_handwriting:
             raise ValueError("images_as=photo is for networks of the ten digits; leave it out for this one")
         if isinstance(images, str | Path | Image.Image):
             images = [images]
@@ -209,7 +209,7 @@ class Predictor:
         return torch.stack(arrays) if arrays else torch.empty(0, *self.image_shape, dtype=torch.uint8), faults
 
     def _see(self, source: str | Path | Image.Image, images_as: str) -> tuple[np.ndarray, str | None]:
-        if images_as == "mnist" or not self.reads_digits or (images_as == "auto" and self.scaled):
+        if images_as == "mnist" or not self.reads_handwriting or (images_as == "auto" and self.scaled):
             return read_image(source, self.image_shape), None
         side = 4 * WORKING
         image = open_image(source, side)

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from imgclf.checkpoints.metadata import describe
+from imgclf.checkpoints.metadata import build_metadata
 from imgclf.core import rng
-from imgclf.core.metrics import StageMetrics, decide, youden_threshold
+from imgclf.core.metrics import EpochMetrics, decide, youden_threshold
 from imgclf.models.network import Network
 
 OPTIONS = ("label_smoothing", "threshold", "normalize", "channels_last", "compile")  # of conf/model; no network's own
@@ -102,15 +102,15 @@ class Classifier(pl.LightningModule):
         self.scheduler_interval, self.scheduler_monitor = scheduler_interval, scheduler_monitor
         self.label_smoothing, self.compile_mode, self.seed = label_smoothing, compile, seed
         # Not registered as submodules: they are no part of the network that a summary or a checkpoint shows.
-        self._metrics = {stage: StageMetrics(stage, len(self.class_names)) for stage in ("train", "val", "test")}
-        self.example_input_array = torch.zeros(()).expand(1, *network.hparams["image_shape"])  # for the model summary
+        self._metrics = {stage: EpochMetrics(stage, len(self.class_names)) for stage in ("train", "val", "test")}
+        self.example_input_array = torch.zeros(()).expand(1, *network.init_args["image_shape"])  # for the model summary
         self.live: dict[str, float] = {}  # loss and accuracy over the last logging interval, for the progress bar
         self._pending: list[tuple[int, Tensor, Tensor, Tensor]] = []
         self._trained: dict[str, Tensor | float] = {}  # the metrics of an epoch's training, until they are logged
         self._unfinished: dict = {}  # of the checkpoint that training goes on from
 
     @property
-    def validated(self) -> StageMetrics:
+    def validated(self) -> EpochMetrics:
         """What the last validation counted."""
         return self._metrics["val"]
 
@@ -128,7 +128,7 @@ class Classifier(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         # What cannot be described fails now, not at the first checkpoint.
-        describe(self, self.trainer.datamodule)  # pyrefly: ignore[missing-attribute]
+        build_metadata(self, self.trainer.datamodule)  # pyrefly: ignore[missing-attribute]
         if self.compile_mode:
             self.network.compile(mode=self.compile_mode)
 
@@ -151,7 +151,7 @@ class Classifier(pl.LightningModule):
         self.network.begin_epoch(self.current_epoch)
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        step_seed = rng.derive("dropout", self.seed, self.current_epoch, batch_idx, self.global_rank)
+        step_seed = rng.derive_seed("dropout", self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.default_generator.manual_seed(step_seed)  # torch.manual_seed takes 0.1 ms where CUDA is built in
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(step_seed)
@@ -181,7 +181,7 @@ class Classifier(pl.LightningModule):
         if not loss.isfinite():
             raise self._diverged(float(loss), self.global_step, "val/loss")
         if self.chooses_threshold:
-            self.threshold.fill_(youden_threshold(*self._metrics["val"].answers()))
+            self.threshold.fill_(youden_threshold(*self._metrics["val"].scores_and_labels()))
         values = self._metrics["val"].compute(self.threshold)
         # What training logged itself would be lost where a run is stopped before the end of validation.
         self.log_dict({**self._trained, **values})
@@ -223,7 +223,7 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["imgclf"] = describe(self, self.trainer.datamodule)  # pyrefly: ignore[missing-attribute]
+        checkpoint["imgclf"] = build_metadata(self, self.trainer.datamodule)  # pyrefly: ignore[missing-attribute]
         train = self._metrics["train"].state_dict()
         checkpoint["unfinished"] = {"pending": self._pending, "metrics": train, "trained": self._trained}
 

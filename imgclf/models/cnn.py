@@ -41,7 +41,6 @@ class CNN(Network):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
         check_widths("channels", channels)
         check_widths("hidden", hidden)
         check_whole("depth", depth)

@@ -27,7 +27,6 @@ class MLP(Network):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
         check_widths("hidden", hidden)
         widths = [math.prod(image_shape), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]

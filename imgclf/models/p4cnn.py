@@ -76,7 +76,6 @@ class P4CNN(Network):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
         check_widths("channels", channels)
         check_whole("depth", depth)
         if not channels or min(image_shape[1:]) < 2 ** (len(channels) - 1):

@@ -54,7 +54,6 @@ class ResNet(Network):
         stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
         check_widths("widths", widths)
         if not widths:
             raise ValueError("model.widths=[]: give the width of one stage or more, such as [32,64]")

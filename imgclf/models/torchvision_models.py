@@ -40,8 +40,7 @@ class TorchvisionNetwork(Network):
         freeze_epochs: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.hparams["weights"] = None  # a checkpoint brings its own
+        self.init_args["weights"] = None  # a checkpoint brings its own
         if not isinstance(freeze_epochs, int) or freeze_epochs < 0:
             raise ValueError(f"model.freeze_epochs={freeze_epochs}: give a whole number from 0 up")
         self.freeze_epochs = freeze_epochs

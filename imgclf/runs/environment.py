@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from imgclf import __version__
+from imgclf.core.names import VERSION
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn",
             "scikit-image", "pillow")  # fmt: skip
@@ -23,7 +23,7 @@ def environment(seed: int | None, device: str) -> dict[str, Any]:
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {"imgclf": __version__, **{name: version(name) for name in PACKAGES}},
+        "versions": {"imgclf": VERSION, **{name: version(name) for name in PACKAGES}},
         "git_commit": _git_commit(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "processor": torch.backends.cpu.get_cpu_capability(),

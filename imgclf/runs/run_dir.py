@@ -111,7 +111,7 @@ class RunDir:
         evaluated = all(f"{split}/loss" in metrics for split in config["evaluate_on"])
         return evaluated and config["trainer"]["max_epochs"] <= saved.trainer.max_epochs
 
-    def check_same(self, config: dict[str, Any]) -> None:
+    def check_same_options(self, config: dict[str, Any]) -> None:
         """Refuses to continue a run under another configuration.
 
         Raises:
@@ -131,7 +131,7 @@ class RunDir:
                 f"{self.path} cannot be resumed with other options ({'; '.join(changed)}): use a new folder"
             )
 
-    def describe(self, config: dict[str, Any], device: str, resumed: bool = False) -> None:
+    def write_config(self, config: dict[str, Any], device: str, resumed: bool = False) -> None:
         """Writes config.yaml and environment.json; of a resumed run that keeps what the first session was, and says
         of the later ones when they began and what differed."""
         self._described = True

@@ -30,7 +30,7 @@ def evaluate_robustness(folder: str | Path, jobs: Sequence[Job], option: str, ac
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from imgclf.checkpoints.metadata import data_modules
+    from imgclf.checkpoints.metadata import datamodule_classes
     from imgclf.cli import plain
     from imgclf.core.device import choose_device
     from imgclf.evaluation.evaluate import evaluate
@@ -50,7 +50,7 @@ def evaluate_robustness(folder: str | Path, jobs: Sequence[Job], option: str, ac
             options = {**config["data"], name: value, "seed": 0}  # test images do not depend on the seed
             key = str(options)
             if key not in sets:  # each is read and varied once for all networks
-                sets[key] = instantiate(options, _convert_="all", _execution_whitelist_=data_modules())
+                sets[key] = instantiate(options, _convert_="all", _execution_whitelist_=datamodule_classes())
                 sets[key].prepare_data()
             row.append(evaluate(predictor, sets[key], "test").metrics["test/accuracy"])
         log.info("%s: %s", trained_on, "  ".join(f"{v} {a:.4f}" for v, a in zip(values, row, strict=True)))

@@ -79,7 +79,7 @@ class Search(Sweeper):
             direction = f"{mode}imize"
             study = self._study(direction, overrides)
             finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-            seed = rng.derive("search", self.config.seed, len(finished)) % 2**32
+            seed = rng.derive_seed("search", self.config.seed, len(finished)) % 2**32
             changed: dict[str, Any] = {
                 "params": None,  # among the overrides
                 "n_trials": max(0, n_trials - len(finished)),

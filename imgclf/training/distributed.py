@@ -141,7 +141,7 @@ class Processes:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self._silence.close()
         if error is None:
-            leave()
+            close_process_group()
             return
         if self.world == 1:
             return
@@ -162,7 +162,7 @@ class Processes:
                 f"another process of this run has ended, so it stopped{continues(self._folder)}"
             ) from error
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The first process's value."""
         if self.world == 1:
             return value
@@ -247,17 +247,17 @@ class Processes:
     def claim(self, folder: "RunDir") -> Iterator["RunDir"]:
         """The one folder of all: the first process claims it; the others read there, and never write."""
         if self.rank:
-            own, self._folder = folder.path, Path(self.agree(None))
+            own, self._folder = folder.path, Path(self.broadcast(None))
             with contextlib.suppress(OSError):
                 os.rmdir(own)  # Hydra's, where each process was given a default folder of its own
             yield type(folder)(self._folder)
             return
         with folder:
-            self._folder = Path(self.agree(str(folder.path)))
+            self._folder = Path(self.broadcast(str(folder.path)))
             yield folder
 
 
-def leave() -> None:
+def close_process_group() -> None:
     """Closes this process's connection to the others, if there is one: from here on it is on its own."""
     import torch
 

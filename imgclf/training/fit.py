@@ -13,8 +13,8 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Table
 
-from imgclf.checkpoints.files import KEY, read_checkpoint
-from imgclf.checkpoints.metadata import changed_splits, describe
+from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
+from imgclf.checkpoints.metadata import build_metadata, changed_splits
 from imgclf.core import rng
 from imgclf.core.names import BINARY_METRICS, BINARY_OBJECTIVES, METRICS, SPLITS
 from imgclf.core.text import shell_value
@@ -26,7 +26,7 @@ from imgclf.figures.learning_curves import plot_learning_curves
 from imgclf.inference.load import load
 from imgclf.models.classifier import Classifier
 from imgclf.runs.run_dir import RunDir
-from imgclf.training.distributed import leave, signals_kept
+from imgclf.training.distributed import close_process_group, signals_kept
 from imgclf.training.history import History
 from imgclf.training.loop import EpochLoop
 from imgclf.training.tensorboard import _go_on_from, loggable_hyperparameters, publish_figure, tensorboard_loggers
@@ -92,7 +92,7 @@ def train(
             if trainer.is_global_zero:
                 resumed, step = _resume_point(folder, classifier, data)
                 folder.metrics_file.unlink(missing_ok=True)  # of a shorter run that is being continued
-                folder.describe(config, str(trainer.strategy.root_device), resumed is not None)
+                folder.write_config(config, str(trainer.strategy.root_device), resumed is not None)
                 _go_on_from(trainer, step)
                 if not resumed:
                     _sample_figure(folder, data, trainer)
@@ -107,7 +107,7 @@ def train(
             if trainer.is_global_zero and not trainer.global_step:
                 folder.clear()  # refused before the first step
             raise
-        leave()  # what follows is the first process's own work: nothing in it may wait for others
+        close_process_group()  # what follows is the first process's own work: nothing in it may wait for others
         return _finish(folder, data, trainer, config, evaluate_on, history) if trainer.is_global_zero else None
 
 
@@ -205,7 +205,7 @@ def _resume_point(folder: RunDir, classifier: Classifier, data: ImageDataModule)
             continue
         if faults:
             log.warning("%s: going on from %s, epoch %d", faults[0], file, checkpoint["epoch"] + 1)
-        saved, now = checkpoint[KEY], describe(classifier, data)
+        saved, now = checkpoint[METADATA_KEY], build_metadata(classifier, data)
         changed = [
             f"{name} was {saved.get(name)}, is {now[name]}"
             for name in ("class_names", "network", "optimizer")
@@ -225,7 +225,7 @@ def _resume_point(folder: RunDir, classifier: Classifier, data: ImageDataModule)
 
 
 def _sample_figure(folder: RunDir, data: ImageDataModule, trainer: pl.Trainer) -> None:
-    batch, labels = data.training_images().examples()
+    batch, labels = data.train_dataset().examples()
     seen = data.augment(batch.float().div_(255), rng.generator("samples"))
     title = "Training images as the network sees them"
     publish_figure(folder, trainer, "samples", plot_samples(seen, labels, data.class_names, title))

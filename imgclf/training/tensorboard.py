@@ -38,17 +38,22 @@ class Dashboard(pl.Callback):
         # Steps count from 0, as Lightning has it: a checkpoint's own step is the first that comes after it.
         epoch, step, validated = trainer.current_epoch + 1, trainer.global_step - 1, pl_module.validated
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if epoch % self.every_n_epochs or not boards or not trainer.is_global_zero or validated.counted is None:
+        if (
+            epoch % self.every_n_epochs
+            or not boards
+            or not trainer.is_global_zero
+            or validated.confusion_matrix is None
+        ):
             return
         rows = next(callback for callback in trainer.callbacks if isinstance(callback, History)).rows  # pyrefly: ignore[missing-attribute]
-        counts, names = validated.counted.cpu(), pl_module.class_names
+        counts, names = validated.confusion_matrix.cpu(), pl_module.class_names
         matrix = plot_confusion_matrix(counts, names, f"validation, epoch {epoch}")
         drawn = {"val/confusion_matrix": matrix, "curves": plot_learning_curves(rows)}
         for board in boards:
             for name, figure in drawn.items():
                 board.add_image(name, render(figure), step, dataformats="HWC")
-            if validated.answered:
-                scores, labels = validated.answered
+            if validated.last_scores_and_labels:
+                scores, labels = validated.last_scores_and_labels
                 board.add_pr_curve("val/precision_recall", labels, scores, step)
             for name, weight in pl_module.network.named_parameters() if self.weights else ():
                 board.add_histogram(f"weights/{name}", weight, step)

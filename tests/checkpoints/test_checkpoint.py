@@ -13,8 +13,14 @@ import torch
 from PIL import Image
 
 from imgclf import load
-from imgclf.checkpoints.files import KEY, AtomicCheckpointIO, read_checkpoint
-from imgclf.checkpoints.metadata import config_of, data_config, data_modules, describe, networks
+from imgclf.checkpoints.files import METADATA_KEY, AtomicCheckpointIO, read_checkpoint
+from imgclf.checkpoints.metadata import (
+    build_metadata,
+    datamodule_classes,
+    network_classes,
+    read_data_config,
+    rebuild_config,
+)
 from imgclf.data.digits import Digits
 from imgclf.data.noisy import NoisyImages
 from imgclf.models.classifier import Classifier
@@ -26,8 +32,8 @@ from tests.conftest import PROJECT
 def good():
     """The content of a small checkpoint."""
     classifier = Classifier(CNN(channels=[4]), Digits.class_names, [0.2], [0.4])
-    card = describe(classifier, NoisyImages(base="digits", variation="rot"))
-    return {"state_dict": classifier.state_dict(), "epoch": 2, KEY: card}
+    card = build_metadata(classifier, NoisyImages(base="digits", variation="rot"))
+    return {"state_dict": classifier.state_dict(), "epoch": 2, METADATA_KEY: card}
 
 
 def save(content, path):
@@ -44,7 +50,7 @@ def test_a_checkpoint_is_self_contained(good, tmp_path):
     assert predictor.image_shape == (1, 28, 28)
     for name, value in predictor.classifier.state_dict().items():
         assert torch.equal(value, good["state_dict"][name])
-    assert data_config(path) == {
+    assert read_data_config(path) == {
         "_target_": "imgclf.data.noisy.NoisyImages",
         "data_dir": "${data_dir}",
         "base": "digits",
@@ -74,14 +80,14 @@ def test_a_failed_write_leaves_the_earlier_checkpoint(good, tmp_path):
 
 
 def test_whitelists_hold_classes_of_our_own_only():
-    assert networks() == (
+    assert network_classes() == (
         "imgclf.models.cnn.CNN",
         "imgclf.models.mlp.MLP",
         "imgclf.models.p4cnn.P4CNN",
         "imgclf.models.resnet.ResNet",
         "imgclf.models.torchvision_models.TorchvisionNetwork",
     )
-    assert data_modules() == (
+    assert datamodule_classes() == (
         "imgclf.data.digits.Digits",
         "imgclf.data.image_folder.ImageFolder",
         "imgclf.data.noisy.NoisyImages",
@@ -113,28 +119,28 @@ def test_a_checkpoint_that_would_download_weights_is_refused(good, tmp_path):
     ],
 )
 def test_other_targets_are_refused_by_name(target, good, tmp_path):
-    good[KEY]["network"]["_target_"] = target
+    good[METADATA_KEY]["network"]["_target_"] = target
     with pytest.raises(ValueError, match=f"refused.*{target.split('.')[0]}"):
         load(save(good, tmp_path / "a.ckpt"))
-    good[KEY]["data"]["_target_"] = target
+    good[METADATA_KEY]["data"]["_target_"] = target
     with pytest.raises(ValueError, match=f"refused.*{target.split('.')[0]}"):
-        data_config(save(good, tmp_path / "b.ckpt"))
+        read_data_config(save(good, tmp_path / "b.ckpt"))
 
 
 def test_nested_targets_and_interpolations_are_refused(good, tmp_path):
-    card = copy.deepcopy(good[KEY])
+    card = copy.deepcopy(good[METADATA_KEY])
     for surprise, message in (
         ([{"_target_": "os.system", "command": f"touch {tmp_path}/executed"}], r"refused.*_target_ os\.system"),
         ({"deeper": [{"_partial_": True}]}, "refused.*_partial_"),
         ("${oc.env:HOME}", r"refused.*interpolation \$\{oc\.env:HOME\}"),
         ({"defaults": ["/data: mnist"]}, "refused.*defaults"),
     ):
-        for part, reader in (("network", load), ("data", data_config)):
-            good[KEY] = copy.deepcopy(card)
-            good[KEY][part]["extra"] = surprise
+        for part, reader in (("network", load), ("data", read_data_config)):
+            good[METADATA_KEY] = copy.deepcopy(card)
+            good[METADATA_KEY][part]["extra"] = surprise
             with pytest.raises(ValueError, match=message):
                 reader(save(good, tmp_path / "a.ckpt"))
-    good[KEY] = "no dictionary"
+    good[METADATA_KEY] = "no dictionary"
     with pytest.raises(ValueError, match="not a checkpoint of imgclf"):
         load(save(good, tmp_path / "a.ckpt"))
     assert not (tmp_path / "executed").exists()
@@ -142,14 +148,14 @@ def test_nested_targets_and_interpolations_are_refused(good, tmp_path):
 
 def test_paths_and_numpy_numbers_become_plain(tmp_path):
     data = NoisyImages(base="digits", variation="rot", batch_size=int(np.int64(3)), data_dir=tmp_path)
-    data.hparams["backgrounds"], data.hparams["seed"] = tmp_path, np.int64(3)
-    config = config_of(data)
+    data.init_args["backgrounds"], data.init_args["seed"] = tmp_path, np.int64(3)
+    config = rebuild_config(data)
     assert config["backgrounds"] == str(tmp_path)
     assert config["seed"] == 3
     assert type(config["seed"]) is int
-    data.hparams["seed"] = object()
+    data.init_args["seed"] = object()
     with pytest.raises(TypeError, match="object cannot be kept in a checkpoint"):
-        config_of(data)
+        rebuild_config(data)
 
 
 class Payload:
@@ -203,10 +209,10 @@ def network(_target_=None, **arguments):
     """Changes arguments of the network, or names another with these."""
 
     def change(content):
-        config = content[KEY]["network"]
+        config = content[METADATA_KEY]["network"]
         if _target_:
             config = {"_target_": _target_, "image_shape": [1, 28, 28], "num_classes": 10}
-        content[KEY]["network"] = {**config, **arguments}
+        content[METADATA_KEY]["network"] = {**config, **arguments}
 
     return change
 
@@ -216,7 +222,7 @@ def weight(name, tensor):
 
 
 def card(**values):
-    return lambda content: content[KEY].update(values)
+    return lambda content: content[METADATA_KEY].update(values)
 
 
 def nested(depth):
@@ -248,7 +254,10 @@ STRANGERS = {
     "arguments by position": (network(_args_=["rm"]), "refused.*_args_"),
     "a key that is no string": (network(channels={1: 2}), "refused"),
     "a tree of leaves": (network(channels=nested(9)), "more than 10000 values"),
-    "a tree in the data": (lambda content: content[KEY]["data"].update(root=nested(9)), "more than 10000 values"),
+    "a tree in the data": (
+        lambda content: content[METADATA_KEY]["data"].update(root=nested(9)),
+        "more than 10000 values",
+    ),
     "a hundred thousand classes": (card(class_names=["a"] * 10**5), "100000 classes"),
     "classes in a tree": (card(class_names=nested(9)), "called by list"),
     "a class that writes to the terminal": (card(class_names=["\x1b[2J"] * 10), r"'\\x1b\[2J'"),
@@ -315,8 +324,8 @@ def test_within_five_seconds_and_two_gigabytes(good, tmp_path):
     script = """
 import json, pathlib, resource, signal, sys, time
 from imgclf import load
-from imgclf.checkpoints.metadata import data_modules, networks
-networks(), data_modules()
+from imgclf.checkpoints.metadata import datamodule_classes, network_classes
+network_classes(), datamodule_classes()
 pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2 * 2**30,) * 2)
 told = {}
@@ -348,21 +357,21 @@ def test_a_stranger_does_not_choose_what_is_read(script, good, tmp_path):
     """Its data's place is to be typed, unless a run folder around the file says the same."""
     photographs = tmp_path / "elsewhere"
     photographs.mkdir()
-    good[KEY]["data"].update(variation="back-image", backgrounds=str(photographs), num_workers=10**6)
+    good[METADATA_KEY]["data"].update(variation="back-image", backgrounds=str(photographs), num_workers=10**6)
     (tmp_path / "run").mkdir()
     path = save(good, tmp_path / "run" / "checkpoints" / "a.ckpt")
-    assert data_config(path)["num_workers"] == 0
-    assert data_config(path)["backgrounds"] == "???"
+    assert read_data_config(path)["num_workers"] == 0
+    assert read_data_config(path)["backgrounds"] == "???"
     assert "type data.backgrounds=..." in script("evaluate.py", f"ckpt={path}").error
     assert "elsewhere" in script("evaluate.py", f"ckpt={path}", f"data.backgrounds={photographs}").error
     (tmp_path / "run" / "config.yaml").touch()
-    assert data_config(path)["backgrounds"] == str(photographs)
+    assert read_data_config(path)["backgrounds"] == str(photographs)
 
 
 def test_class_names_are_shown_as_they_are(script, good, tmp_path):
-    good[KEY]["class_names"] = ["[red]", "[/]", "$\\bad$", "a/../b", "", *"56789"]
+    good[METADATA_KEY]["class_names"] = ["[red]", "[/]", "$\\bad$", "a/../b", "", *"56789"]
     assert "a class is called ''" in script("evaluate.py", f"ckpt={save(good, tmp_path / 'a.ckpt')}").error
-    good[KEY]["class_names"] = ["[/]"] * 10
+    good[METADATA_KEY]["class_names"] = ["[/]"] * 10
     Image.new("L", (28, 28)).save(tmp_path / "a.png")
     result = script("evaluate.py", f"ckpt={save(good, tmp_path / 'a.ckpt')}", "images=a.png")
     assert "a.png: [/] (" in result.out, result.err
@@ -371,6 +380,6 @@ def test_class_names_are_shown_as_they_are(script, good, tmp_path):
 def test_missing_file_and_unfitting_weights(good, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         load(tmp_path / "none.ckpt")
-    good[KEY]["network"]["channels"] = [8]
+    good[METADATA_KEY]["network"]["channels"] = [8]
     with pytest.raises(ValueError, match="do not fit together"):
         load(save(good, tmp_path / "a.ckpt"))

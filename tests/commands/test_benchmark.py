@@ -38,7 +38,7 @@ def test_figures_become_a_file(tmp_path, monkeypatch):
 def test_made_up_images_are_read_as_the_data_sets_are(tmp_path):
     benchmark.write_images(tmp_path, 300)
     data = TorchvisionImages("MNIST", str(tmp_path))
-    assert [len(data.split(split)) for split in ("train", "val", "test")] == [270, 30, 50]
+    assert [len(data.dataset(split)) for split in ("train", "val", "test")] == [270, 30, 50]
 
 
 def test_evaluation_is_measured_for_both_networks(tmp_path):
@@ -89,7 +89,7 @@ def test_growth_compares_times_of_one_round(tmp_path, monkeypatch):
     sizes = []
 
     def train(place, *options, data_dir):
-        sizes.append(len(TorchvisionImages("MNIST", str(data_dir)).split("train")))
+        sizes.append(len(TorchvisionImages("MNIST", str(data_dir)).dataset("train")))
         slow = 1 + (len(sizes) - 1) // 5  # every round is slower than the one before
         ends = [100, 100 + slow * sizes[-1], 100 + 2 * slow * sizes[-1]]
         return {"rows": [{"seconds": end} for end in ends], "memory": 500 + sizes[-1]}

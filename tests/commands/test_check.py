@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from imgclf.check import PUBLISHED
-from imgclf.checkpoints.files import KEY
+from imgclf.checkpoints.files import METADATA_KEY
 from imgclf.checkpoints.metadata import changed_splits
 from imgclf.data.datasets import ImageDataset
 from imgclf.data.image_folder import ImageFolder
@@ -157,7 +157,7 @@ def test_a_run_knows_its_data_again(folder, train, script, tmp_path):
     words = (*WORDS, "data.batch_size=9", "model=mlp", "model.hidden=[4]", "hydra.run.dir=run")
     assert train(*words).code == 0
     best = tmp_path / "run" / "checkpoints" / "best.ckpt"
-    card = torch.load(best, weights_only=True)[KEY]
+    card = torch.load(best, weights_only=True)[METADATA_KEY]
     assert card["fingerprints"] == fingerprints(
         folder, tmp_path / "cache", batch_size=9, group_pattern=r"p\d+", val_fraction=0.2
     )

@@ -24,7 +24,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from PIL import Image, ImageDraw
 
-from imgclf.checkpoints.metadata import describe
+from imgclf.checkpoints.metadata import build_metadata
 from imgclf.data.digits import Digits
 from imgclf.demo import look, page
 from imgclf.inference.predictor import Predictor
@@ -38,7 +38,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 def predictor_of(network, names=Digits.class_names, **options) -> Predictor:
-    return Predictor(Classifier(network, names, **options), tuple(network.hparams["image_shape"]))
+    return Predictor(Classifier(network, names, **options), tuple(network.init_args["image_shape"]))
 
 
 def drawn(*strokes, mode="RGB") -> Image.Image:
@@ -154,7 +154,7 @@ def test_a_thread_of_the_server_cannot_instantiate(target, predictor, monkeypatc
 def ckpt(tmp_path_factory):
     file = tmp_path_factory.mktemp("ckpt") / "best.ckpt"
     classifier = predictor_of(CNN(channels=[4])).classifier
-    torch.save({"state_dict": classifier.state_dict(), "imgclf": describe(classifier)}, file)
+    torch.save({"state_dict": classifier.state_dict(), "imgclf": build_metadata(classifier)}, file)
     return file
 
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from imgclf.checkpoints.files import KEY, AtomicCheckpointIO
-from imgclf.checkpoints.metadata import describe
+from imgclf.checkpoints.files import METADATA_KEY, AtomicCheckpointIO
+from imgclf.checkpoints.metadata import build_metadata
 from imgclf.data.digits import Digits
 from imgclf.models.classifier import Classifier
 from imgclf.models.mlp import MLP
@@ -160,7 +160,7 @@ def test_train(examples, names, tried):
 @pytest.mark.parametrize("examples", [10, FULL])
 def test_evaluate(examples, tried, tmp_path):
     classifier = Classifier(MLP(hidden=[4]), Digits.class_names)
-    content = {"state_dict": classifier.state_dict(), KEY: describe(classifier, Digits())}
+    content = {"state_dict": classifier.state_dict(), METADATA_KEY: build_metadata(classifier, Digits())}
     AtomicCheckpointIO().save_checkpoint(content, tmp_path / "a.ckpt")
     names = [
         "ckpt",
@@ -169,7 +169,7 @@ def test_evaluate(examples, tried, tmp_path):
         "images_as",
         "accelerator",
         "data",
-        *(f"data.{name}" for name in Digits().hparams),
+        *(f"data.{name}" for name in Digits().init_args),
     ]
     words = st.one_of(
         st.tuples(st.sampled_from(names), VALUES).map("=".join),

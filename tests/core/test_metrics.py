@@ -12,7 +12,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from imgclf.core.metrics import StageMetrics, decide, youden_threshold
+from imgclf.core.metrics import EpochMetrics, decide, youden_threshold
 from imgclf.core.names import BINARY_METRICS, METRICS
 
 
@@ -30,7 +30,7 @@ def test_against_scikit_learn(classes, chunks, used):
     predicted = probabilities.argmax(1)
     losses = -np.log(probabilities[np.arange(201), labels])
 
-    metrics = StageMetrics("val", classes)
+    metrics = EpochMetrics("val", classes)
     for part in np.array_split(np.arange(201), chunks):
         metrics.update(*(torch.from_numpy(values[part]) for values in (losses, probabilities, labels)))
     values = {name: float(value) for name, value in metrics.compute().items()}
@@ -67,7 +67,7 @@ def one_hot(*classes: int) -> torch.Tensor:
 
 
 def test_compute_starts_anew():
-    metrics = StageMetrics("train", 2)
+    metrics = EpochMetrics("train", 2)
     metrics.update(torch.tensor([1.0, 1.0, 1.0, 4.0]), one_hot(0, 0, 0, 0), torch.zeros(4).long())
     first = metrics.compute()
     assert float(first["train/loss"]) == pytest.approx(7 / 4)
@@ -83,7 +83,7 @@ def test_of_two_classes_the_threshold_decides():
     probabilities, labels = torch.stack([1 - scores, scores], 1), torch.tensor([0, 0, 1, 1])
     assert decide(probabilities).tolist() == [0, 0, 0, 1]
     assert decide(probabilities, 0.3).tolist() == [0, 1, 1, 1]
-    metrics = StageMetrics("val", 2)
+    metrics = EpochMetrics("val", 2)
     for threshold, sensitivity, specificity in ((0.5, 0.5, 1), (0.33, 1, 1), (0.2, 1, 0.5)):
         metrics.update(torch.zeros(4), probabilities, labels)
         values = metrics.compute(threshold)

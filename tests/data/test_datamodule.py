@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imgclf.checkpoints.metadata import data_modules
+from imgclf.checkpoints.metadata import datamodule_classes
 from imgclf.core import rng
 from imgclf.core.names import SPLITS
 from imgclf.data.datamodule import ImageDataModule
@@ -95,13 +95,13 @@ def test_order_depends_on_seed_and_epoch_only():
 @pytest.mark.parametrize("val_fraction", [0.1, 0.25, 0.5])
 def test_splits_are_disjoint_stratified_and_fixed(split_seed, val_fraction):
     data = Counted(split_seed=split_seed, val_fraction=val_fraction, batch_size=10)
-    train, val = numbers(data.split("train")), numbers(data.split("val"))
+    train, val = numbers(data.dataset("train")), numbers(data.dataset("val"))
     assert sorted(train + val) == list(range(100))
     assert len(val) == round(100 * val_fraction)
-    assert abs(data.split("val").targets.double().mean() - 0.5) < 0.021
+    assert abs(data.dataset("val").targets.double().mean() - 0.5) < 0.021
     again = Counted(split_seed=split_seed, val_fraction=val_fraction, batch_size=10, seed=99)
-    assert numbers(again.split("val")) == val
-    assert numbers(Counted(split_seed=split_seed + 10).split("val")) != numbers(Counted().split("val"))
+    assert numbers(again.dataset("val")) == val
+    assert numbers(Counted(split_seed=split_seed + 10).dataset("val")) != numbers(Counted().dataset("val"))
 
 
 def numbered(self, split):
@@ -127,7 +127,7 @@ MODULES = {
 
 def test_every_data_module_is_among_those_that_are_looked_at():
     known = {f"{kind.__module__}.{kind.__qualname__}" for kind, _ in MODULES.values()}
-    assert known == {name for name in data_modules() if name.startswith("imgclf.data.")}
+    assert known == {name for name in datamodule_classes() if name.startswith("imgclf.data.")}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -146,9 +146,9 @@ def test_no_image_is_in_two_splits_whatever_the_seeds(name, tmp_path, monkeypatc
     tests = set()
     for seed, split_seed, val_fraction in ((0, 0, 0.1), (1, 0, 0.3), (0, 1, 0.3), (2, 7, 0.5)):
         data = kind(**options, seed=seed, split_seed=split_seed, val_fraction=val_fraction, batch_size=2)
-        parts = [set(data.split(split).digests()) for split in SPLITS]
+        parts = [set(data.dataset(split).digests()) for split in SPLITS]
         assert all(parts)
-        assert len(set.union(*parts)) == sum(map(len, parts)) == sum(len(data.split(split)) for split in SPLITS)
+        assert len(set.union(*parts)) == sum(map(len, parts)) == sum(len(data.dataset(split)) for split in SPLITS)
         tests.add(frozenset(parts[2]))
     assert len(tests) == 1  # the test images are the same for all
 
@@ -157,16 +157,16 @@ def test_setup_for_fit_reads_training_data_once_and_never_the_test_part():
     data = Counted(batch_size=10)
     data.setup("fit")
     data.setup("fit")
-    data.statistics()
+    data.mean_and_std()
     assert data.reads == ["train"]
-    data.split("test")
+    data.dataset("test")
     assert data.reads == ["train", "test"]
 
 
 def test_statistics_are_those_of_the_training_images():
     data = Counted()
-    pixels = data.split("train")[:][0].double() / 255
-    mean, deviation = data.statistics()
+    pixels = data.dataset("train")[:][0].double() / 255
+    mean, deviation = data.mean_and_std()
     assert mean == [pytest.approx(float(pixels.mean()))]
     assert deviation == [pytest.approx(float(pixels.std()))]
 
@@ -181,14 +181,14 @@ def test_training_batches_need_no_trainer():
     data = Counted(batch_size=30)
     data.setup("fit")
     images = torch.cat([batch for batch, _ in data.train_dataloader()])
-    assert sorted(images[:, 0, 0, 0].tolist()) == sorted(numbers(data.split("train")))
+    assert sorted(images[:, 0, 0, 0].tolist()) == sorted(numbers(data.dataset("train")))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_change_nothing(workers):
     loader = Digits(num_workers=workers).eval_dataloader("val")
     images, labels = (torch.cat(part) for part in zip(*loader, strict=True))
-    expected = Digits().split("val")
+    expected = Digits().dataset("val")
     assert torch.equal(images, expected[:][0])
     assert torch.equal(labels, expected.targets)
 
@@ -224,25 +224,25 @@ def test_images_and_labels_that_do_not_fit_together_are_refused(images, labels, 
     monkeypatch.setattr(Counted, "load", lambda self, split: (images, labels))
     for split in ("train", "test"):
         with pytest.raises(ValueError, match=f"the {split} part of the data: .*{message}"):
-            Counted().split(split)
+            Counted().dataset(split)
 
 
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match=r"data\.batch_size=91 is larger than the 90 training images"):
         Counted(batch_size=91).setup("fit")
     with pytest.raises(ValueError, match=r"data\.val_fraction=0.999 of 100 images leaves a split empty"):
-        Counted(val_fraction=0.999).split("val")
-    assert len(Counted(val_fraction=0.001).split("val")) == 1
+        Counted(val_fraction=0.999).dataset("val")
+    assert len(Counted(val_fraction=0.001).dataset("val")) == 1
     with pytest.raises(ValueError, match="choose one of train, val, test"):
-        Counted().split("validation")
+        Counted().dataset("validation")
 
 
 def test_digits_look_like_mnist_s():
     data = Digits()
-    counts = {split: len(data.split(split)) for split in ("train", "val", "test")}
+    counts = {split: len(data.dataset(split)) for split in ("train", "val", "test")}
     assert counts == {"train": 1293, "val": 144, "test": 360}
     assert data.image_shape == (1, 28, 28)
-    images = data.split("train")[:][0]
+    images = data.dataset("train")[:][0]
     assert images.dtype == torch.uint8
     assert images.max() == 255
     assert not images[..., :4].any()
@@ -273,7 +273,7 @@ def test_training_noise_depends_on_seed_epoch_and_step_only():
 
     data = Noise(seed=1)
     data.trainer = Epoch
-    batch = data.split("val")[:4]
+    batch = data.dataset("val")[:4]
     first, labels = data.on_after_batch_transfer(batch, 0)
     assert torch.equal(labels, batch[1])
     assert torch.equal(first, torch.rand(4, 1, 2, 2, generator=rng.generator("noise", 1, 3, 5, 0)))

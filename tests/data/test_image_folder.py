@@ -30,7 +30,7 @@ def folder(root, tmp_path, **options):
 
 
 def contents(data, split) -> list[int]:
-    return sorted(data.split(split)[:][0][:, 0, 0, 0].tolist())
+    return sorted(data.dataset(split)[:][0][:, 0, 0, 0].tolist())
 
 
 def test_parts_classes_and_names(tmp_path):
@@ -41,12 +41,12 @@ def test_parts_classes_and_names(tmp_path):
     data.setup("fit")
     assert data.class_names == ["cat", "dog"]
     assert data.image_shape == (1, 8, 8)
-    assert [len(data.split(split)) for split in ("train", "val", "test")] == [30, 10, 10]
+    assert [len(data.dataset(split)) for split in ("train", "val", "test")] == [30, 10, 10]
     assert sorted(contents(data, "train") + contents(data, "val")) == [*range(20), *range(100, 120)]
     assert contents(data, "test") == [*range(5), *range(100, 105)]
     for split in ("train", "val", "test"):
-        images, labels = data.split(split)[:]
-        for image, label, name in zip(images, labels.tolist(), data.names(split), strict=True):
+        images, labels = data.dataset(split)[:]
+        for image, label, name in zip(images, labels.tolist(), data.image_names(split), strict=True):
             assert int(image[0, 0, 0]) == 100 * label + int(os.path.basename(name)[:2])
             assert f"/{data.class_names[label]}/" in name
 
@@ -54,34 +54,34 @@ def test_parts_classes_and_names(tmp_path):
 def test_a_folder_without_parts_is_divided_and_its_test_images_are_always_the_same(tmp_path):
     write(tmp_path / "set")
     data = folder(tmp_path / "set", tmp_path)
-    assert [len(data.split(split)) for split in ("train", "val", "test")] == [24, 8, 8]
+    assert [len(data.dataset(split)) for split in ("train", "val", "test")] == [24, 8, 8]
     whole = [contents(data, split) for split in ("train", "val", "test")]
     assert sorted(value for part in whole for value in part) == [*range(20), *range(100, 120)]
     other = folder(tmp_path / "set", tmp_path, split_seed=1)
     assert contents(other, "test") == whole[2]
     assert contents(other, "val") != whole[1]
-    assert data.split("test").targets.tolist() == [0] * 4 + [1] * 4
+    assert data.dataset("test").targets.tolist() == [0] * 4 + [1] * 4
 
 
 def test_a_val_folder_is_validation_or_joins_training(tmp_path):
     for part, count in (("train", 20), ("val", 3), ("test", 4)):
         write(tmp_path / "set" / part, count=count)
     data = folder(tmp_path / "set", tmp_path)
-    assert [len(data.split(split)) for split in ("train", "val", "test")] == [40, 6, 8]
-    labels = data.split("train").targets.tolist()
+    assert [len(data.dataset(split)) for split in ("train", "val", "test")] == [40, 6, 8]
+    labels = data.dataset("train").targets.tolist()
     assert labels != sorted(labels)  # in random order, as everywhere
     joined = folder(tmp_path / "set", tmp_path, val_folder=False)
-    assert len(joined.split("train")) + len(joined.split("val")) == 46
-    assert len(joined.split("test")) == 8
+    assert len(joined.dataset("train")) + len(joined.dataset("val")) == 46
+    assert len(joined.dataset("test")) == 8
 
 
 def test_a_test_folder_alone_can_be_evaluated(tmp_path):
     write(tmp_path / "set" / "test", count=4)
     data = folder(tmp_path / "set", tmp_path)
     data.prepare_data()
-    assert len(data.split("test")) == 8
+    assert len(data.dataset("test")) == 8
     with pytest.raises(FileNotFoundError, match="no train/"):
-        data.split("train")
+        data.dataset("train")
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -92,11 +92,11 @@ def test_no_patient_crosses(split_seed, whole, tmp_path):
         write_xrays(tmp_path / "set" / "test", 20)
     data = folder(tmp_path / "set", tmp_path, group_pattern=PATIENT, split_seed=split_seed)
     splits = ("train", "val", "test") if whole else ("train", "val")  # the official test part is left alone
-    patients = [{re.search(PATIENT, name)[0] for name in data.names(split)} for split in splits]
+    patients = [{re.search(PATIENT, name)[0] for name in data.image_names(split)} for split in splits]
     assert all(patients)
     assert len(set.union(*patients)) == sum(map(len, patients)) == 60
     for split in splits:
-        assert 0.3 < float(data.split(split).targets.double().mean()) < 0.7
+        assert 0.3 < float(data.dataset(split).targets.double().mean()) < 0.7
 
 
 @pytest.mark.skipif(
@@ -109,19 +109,21 @@ def test_no_patient_crosses_in_the_real_chest_x_rays(tmp_path):
         "chest_xray", 16, 1, group_pattern=PATIENT, val_fraction=0.2, val_folder=False, data_dir=REAL_DATA,
         cache_dir=str(tmp_path),
     )  # fmt: skip
-    train, val = ({re.search(strict, os.path.basename(name))[0] for name in data.names(s)} for s in ("train", "val"))
+    train, val = (
+        {re.search(strict, os.path.basename(name))[0] for name in data.image_names(s)} for s in ("train", "val")
+    )
     assert not train & val
-    assert len(data.split("train")) + len(data.split("val")) == 5216
-    assert len(data.split("val")) == pytest.approx(0.2 * 5216, rel=0.02)
-    assert float(data.split("val").targets.double().mean()) == pytest.approx(3875 / 5216, abs=0.01)
-    assert torch.bincount(data.split("test").targets).tolist() == [234, 390]
+    assert len(data.dataset("train")) + len(data.dataset("val")) == 5216
+    assert len(data.dataset("val")) == pytest.approx(0.2 * 5216, rel=0.02)
+    assert float(data.dataset("val").targets.double().mean()) == pytest.approx(3875 / 5216, abs=0.01)
+    assert torch.bincount(data.dataset("test").targets).tolist() == [234, 390]
 
 
 def test_the_positive_class_comes_last(tmp_path):
     write(tmp_path / "set")
     data = folder(tmp_path / "set", tmp_path, positive="cat")
     assert data.class_names == ["dog", "cat"]
-    images, labels = data.split("test")[:]
+    images, labels = data.dataset("test")[:]
     assert ((images[:, 0, 0, 0] < 100) == (labels == 1)).all()
     with pytest.raises(ValueError, match=r"data\.positive=cow: name one of two classes; these are cat, dog"):
         folder(tmp_path / "set", tmp_path, positive="cow").prepare_data()
@@ -134,7 +136,7 @@ def test_balance(tmp_path):
     plain, weighted, sampled = (
         folder(tmp_path / "set", tmp_path, balance=balance) for balance in ("none", "weighted_loss", "sampler")
     )
-    counts = torch.bincount(plain.split("train").targets).double()
+    counts = torch.bincount(plain.dataset("train").targets).double()
     assert plain.class_weights() is None
     assert sampled.class_weights() is None
     weights = torch.tensor(weighted.class_weights(), dtype=torch.float64)
@@ -157,7 +159,7 @@ def test_balance(tmp_path):
         data.trainer = Trainer
         return torch.cat(list(sampler))
 
-    targets = sampled.split("train").targets
+    targets = sampled.dataset("train").targets
     draws = [drawn(sampled, epoch) for epoch in range(40)]
     assert float(torch.cat([targets[rows] for rows in draws]).double().mean()) == pytest.approx(0.5, abs=0.05)
     assert torch.equal(draws[3], drawn(sampled, 3))
@@ -192,7 +194,7 @@ def test_file_names_in_any_script(tmp_path):
         Image.new("L", (9, 9), 50 + i).save(root / "cat" / name)
     data = folder(root, tmp_path)
     data.prepare_data()
-    assert sum(len(data.split(split)) for split in ("train", "val", "test")) == 46
+    assert sum(len(data.dataset(split)) for split in ("train", "val", "test")) == 46
 
 
 def test_links(tmp_path):
@@ -230,7 +232,7 @@ def test_bad_folders_and_options(damage, options, message, tmp_path):
         write(root / part, count=6)
     damage(root)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        folder(root, tmp_path, **options).split("val")
+        folder(root, tmp_path, **options).dataset("val")
 
 
 def test_a_root_may_lie_in_the_data_dir(tmp_path, monkeypatch):

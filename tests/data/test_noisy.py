@@ -12,18 +12,18 @@ def noisy(**options) -> NoisyImages:
 
 @pytest.mark.parametrize("variation", VARIATIONS)
 def test_evaluation_images_are_the_same_for_every_run(variation):
-    images = noisy(variation=variation, seed=1, eval_batch_size=7, batch_size=3).evaluated("test")
-    again = noisy(variation=variation, seed=2, eval_batch_size=360, batch_size=99).evaluated("test")
+    images = noisy(variation=variation, seed=1, eval_batch_size=7, batch_size=3).eval_dataset("test")
+    again = noisy(variation=variation, seed=2, eval_batch_size=360, batch_size=99).eval_dataset("test")
     assert images.images.dtype == torch.uint8
     assert torch.equal(images[:][0], again[:][0])
-    assert torch.equal(images.targets, noisy().split("test").targets)
-    unchanged = torch.equal(images[:][0], noisy().split("test")[:][0])
+    assert torch.equal(images.targets, noisy().dataset("test").targets)
+    unchanged = torch.equal(images[:][0], noisy().dataset("test")[:][0])
     assert unchanged == (variation == "basic")
 
 
 def test_splits_draw_noise_of_their_own():
     data = noisy(variation="back-rand")
-    corners = [data.evaluated(split)[:100][0][:, 0, 0] for split in ("train", "val", "test")]
+    corners = [data.eval_dataset(split)[:100][0][:, 0, 0] for split in ("train", "val", "test")]
     assert not torch.equal(corners[0], corners[1])
     assert not torch.equal(corners[1], corners[2])
 
@@ -35,14 +35,14 @@ def test_any_base(base, tiny_data):
     data.setup("fit")
     assert data.image_shape == (1, 28, 28)
     assert len(data.class_names) == 10
-    assert data.evaluated("val")[:][0].float().mean() > 100  # paper is light
+    assert data.eval_dataset("val")[:][0].float().mean() > 100  # paper is light
 
 
 def test_fresh_noise_changes_and_fixed_noise_does_not():
 
     fresh, fixed = noisy(variation="back-rand"), noisy(variation="back-rand", fresh=False)
-    assert torch.equal(fixed.training_images()[:][0], noisy(variation="back-rand").evaluated("train")[:][0])
-    assert torch.equal(fresh.training_images()[:][0], fresh.split("train")[:][0])
+    assert torch.equal(fixed.train_dataset()[:][0], noisy(variation="back-rand").eval_dataset("train")[:][0])
+    assert torch.equal(fresh.train_dataset()[:][0], fresh.dataset("train")[:][0])
     batch = torch.rand(4, 1, 28, 28)
     assert torch.equal(fixed.augment(batch, rng.generator("test", 0)), batch)
     assert not torch.equal(
@@ -60,7 +60,7 @@ def test_larochelle_protocol_is_disjoint_fixed_and_keeps_the_official_test_set_f
     monkeypatch.setattr(NoisyImages, "load", load)
 
     def members(data, split):
-        pixels = data.split(split)[:][0].view(-1, 4).long()
+        pixels = data.dataset(split)[:][0].view(-1, 4).long()
         return set((pixels[:, 0] * 256**2 + pixels[:, 1] * 256 + pixels[:, 2]).tolist())
 
     data = NoisyImages(base="mnist", variation="basic", protocol="larochelle")
@@ -72,8 +72,8 @@ def test_larochelle_protocol_is_disjoint_fixed_and_keeps_the_official_test_set_f
 
 
 def test_statistics_see_the_variation():
-    assert noisy(variation="basic").statistics()[0][0] < 0.25
-    assert noisy(variation="back-white").statistics()[0][0] > 0.6
+    assert noisy(variation="basic").mean_and_std()[0][0] < 0.25
+    assert noisy(variation="back-white").mean_and_std()[0][0] > 0.6
 
 
 @pytest.mark.parametrize(

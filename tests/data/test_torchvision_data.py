@@ -136,11 +136,11 @@ def test_unknown_data_set_lists_the_known():
 def test_the_real_mnist():
     data = TorchvisionImages("MNIST", REAL_DATA)
     data.prepare_data()
-    assert {split: len(data.split(split)) for split in ("train", "val", "test")} == {
+    assert {split: len(data.dataset(split)) for split in ("train", "val", "test")} == {
         "train": 54_000,
         "val": 6_000,
         "test": 10_000,
     }
-    mean, deviation = data.statistics()
+    mean, deviation = data.mean_and_std()
     assert mean == [pytest.approx(0.1307, abs=2e-3)]
     assert deviation == [pytest.approx(0.3081, abs=2e-3)]

@@ -48,7 +48,7 @@ def test_evaluation_repeats_the_run_s_metrics_and_follows_other_variations(run, 
     with (tmp_path / "other" / "predictions.csv").open() as file:
         assert file.readline().strip() == COLUMNS_IN_CONTRACT == ",".join(PREDICTION_COLUMNS)
         rows = list(csv.DictReader(file, PREDICTION_COLUMNS))
-    images, labels = NoisyImages(base="digits", variation="basic").evaluated("test")[:]
+    images, labels = NoisyImages(base="digits", variation="basic").eval_dataset("test")[:]
     assert [int(row["file"]) for row in rows] == list(range(360))
     assert [int(row["label"]) for row in rows] == labels.tolist()
     correct = [row["label"] == row["predicted"] for row in rows]
@@ -97,7 +97,7 @@ def test_an_ensemble_and_several_views(run, script, tmp_path):
 
 
 def test_predict_images(run, script, tmp_path):
-    images = NoisyImages(base="digits", variation="rot").evaluated("test")[:5][0]
+    images = NoisyImages(base="digits", variation="rot").eval_dataset("test")[:5][0]
     folder = tmp_path / "pictures of digits"
     folder.mkdir()
     for i, image in enumerate(images):
@@ -122,7 +122,7 @@ def test_predict_images(run, script, tmp_path):
 
 @pytest.mark.parametrize("layout", ["labels.csv", "folders"])
 def test_labels_beside_images_give_an_accuracy_and_a_confusion_matrix(layout, run, script, tmp_path):
-    images, labels = NoisyImages(base="digits", variation="basic").evaluated("test")[:12]
+    images, labels = NoisyImages(base="digits", variation="basic").eval_dataset("test")[:12]
     folder = tmp_path / "photos"
     rows = ["file,label"]
     for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):

@@ -20,7 +20,6 @@ class Bright(Network):
 
     def __init__(self, image_shape=(1, 16, 16), num_classes=1):
         super().__init__()
-        self.save_hyperparameters()
         self.layer = nn.Conv2d(1, 1, 1, bias=False)
         self.layer.weight.data.fill_(1.0)
 
@@ -29,7 +28,7 @@ class Bright(Network):
 
 
 def predictor(network, names=("dark", "light")) -> Predictor:
-    return Predictor(Classifier(network, names), tuple(network.hparams["image_shape"]), batch_size=3)
+    return Predictor(Classifier(network, names), tuple(network.init_args["image_shape"]), batch_size=3)
 
 
 def test_grad_cam_finds_the_evidence():

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from imgclf import __version__, load
-from imgclf.checkpoints.files import KEY, AtomicCheckpointIO
-from imgclf.checkpoints.metadata import describe
+from imgclf.checkpoints.files import METADATA_KEY, AtomicCheckpointIO
+from imgclf.checkpoints.metadata import build_metadata
 from imgclf.data.noisy import NoisyImages
 from imgclf.inference.onnx_export import export
 from imgclf.inference.predictor import Predictor
@@ -36,7 +36,7 @@ CASES = {
 
 def some_images(network, count=64):
     """Blotches, so that every image is another to a network, whatever its size."""
-    channels, *size = network.hparams["image_shape"]
+    channels, *size = network.init_args["image_shape"]
     return (F.interpolate(torch.rand(count, channels, 4, 4), size) * 255).to(torch.uint8)
 
 
@@ -44,7 +44,7 @@ def classifier(network, **options) -> Classifier:
     """With an opinion of every image: an untrained network finds all classes about as probable."""
     *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
     names = [f"class {i}" for i in range(max(2, last.out_features))]
-    channels = network.hparams["image_shape"][0]
+    channels = network.init_args["image_shape"][0]
     made = Classifier(network, names, [0.3, 0.4, 0.5][:channels], [0.2, 0.3, 0.4][:channels], **options)
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -61,7 +61,9 @@ def classifier(network, **options) -> Classifier:
 
 def checkpoint(path, network, data=None, **options):
     made = classifier(network, **options)
-    AtomicCheckpointIO().save_checkpoint({"state_dict": made.state_dict(), KEY: describe(made, data)}, path)
+    AtomicCheckpointIO().save_checkpoint(
+        {"state_dict": made.state_dict(), METADATA_KEY: build_metadata(made, data)}, path
+    )
     return path
 
 
@@ -94,7 +96,7 @@ def test_the_file_answers_as_the_checkpoint_does(case, tmp_path):
         assert (probabilities.dtype, predicted.dtype) == (np.float32, np.int64)
         assert (probabilities.shape, predicted.shape) == ((count, len(predictor.class_names)), (count,))
         if count:
-            np.testing.assert_allclose(probabilities, predictor.probabilities(images), rtol=0, atol=1e-4)
+            np.testing.assert_allclose(probabilities, predictor.predict_proba(images), rtol=0, atol=1e-4)
             assert predicted.tolist() == [answer.predicted for answer in predictor.predict(images)]
     assert probabilities.std(0).min() > 0.05  # the network tells images apart
     if len(predictor.class_names) == 2:
@@ -121,12 +123,12 @@ def test_the_metadata_say_what_the_network_was_trained_for(small, tmp_path):
 def test_a_notebooks_predictor_is_exported_and_left_as_it_was(tmp_path):
     predictor = Predictor(classifier(CNN((3, 12, 12), 1, channels=[4]), threshold=0.3), (3, 12, 12))
     images = some_images(predictor.classifier.network)
-    before = predictor.probabilities(images)
+    before = predictor.predict_proba(images)
     convolution = predictor.classifier.network.layers[0]
     strides = convolution.weight.stride()
     assert export(predictor, tmp_path / "a.onnx") <= 1e-4
     assert convolution.weight.stride() == strides
-    assert torch.equal(predictor.probabilities(images), before)
+    assert torch.equal(predictor.predict_proba(images), before)
     np.testing.assert_allclose(ask(tmp_path / "a.onnx", images)[0], before, rtol=0, atol=1e-4)
     told = metadata(tmp_path / "a.onnx")
     assert float(told["threshold"]) == pytest.approx(0.3)
@@ -146,6 +148,7 @@ try:
     import torch
     sys.exit("torch is not blocked")
 except ImportError:
+    pass
 
 import numpy
 import onnxruntime
@@ -170,7 +173,7 @@ def test_the_file_runs_where_there_is_no_torch(small, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().split(",") == [answer.class_name for answer in predictor.predict(images)]
     probabilities = np.load(elsewhere / "probabilities.npy")
-    np.testing.assert_allclose(probabilities, predictor.probabilities(images), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(probabilities, predictor.predict_proba(images), rtol=0, atol=1e-4)
 
 
 class Undecided(Network):
@@ -178,7 +181,6 @@ class Undecided(Network):
 
     def __init__(self, image_shape=(1, 4, 4), num_classes=1):
         super().__init__()
-        self.save_hyperparameters()
         self.layer = nn.Linear(16, 1)
 
     def forward(self, images):
@@ -195,7 +197,7 @@ def test_nothing_is_left_of_a_file_that_cannot_be_right(small, tmp_path, monkeyp
     right = Predictor.probabilities
     for error, shown in ((0.25, r"0\.25"), (float("nan"), "nan")):
         with monkeypatch.context() as patch:
-            patch.setattr(Predictor, "probabilities", lambda self, images, error=error: right(self, images) + error)
+            patch.setattr(Predictor, "predict_proba", lambda self, images, error=error: right(self, images) + error)
             with pytest.raises(ArithmeticError, match=f"not written.*checkpoint's by {shown}, more than 0.0001"):
                 export(small, tmp_path / "a.onnx")
     with monkeypatch.context() as patch:

@@ -36,9 +36,9 @@ def test_every_form_of_the_same_images_gets_the_same_answer(predictor, images, t
         Image.fromarray(image[0].numpy()).save(tmp_path / f"{i:02}.png")
     assert predictor.predict(sorted(tmp_path.iterdir())) == expected
     assert predictor.predict(Image.open(tmp_path / "03.png"))[0].predicted == expected[3].predicted
-    floats = predictor.probabilities(images.float() / 255)
-    torch.testing.assert_close(floats, predictor.probabilities(images))
-    torch.testing.assert_close(floats, predictor.probabilities(images.numpy() / 255))  # float64
+    floats = predictor.predict_proba(images.float() / 255)
+    torch.testing.assert_close(floats, predictor.predict_proba(images))
+    torch.testing.assert_close(floats, predictor.predict_proba(images.numpy() / 255))  # float64
     torch.testing.assert_close(floats.sum(1), torch.ones(20))
     assert expected[0].class_name == Digits.class_names[expected[0].predicted]
     assert expected[0].probability == pytest.approx(float(floats[0].max()))
@@ -63,7 +63,7 @@ def test_values_out_of_range_are_refused(predictor):
 def test_photographs_are_read_as_such_and_small_images_as_the_network_knows_them(predictor, tmp_path):
     sheet = Image.new("RGB", (200, 200), "white")
     ImageDraw.Draw(sheet).line((60, 40, 120, 40, 80, 160), fill="navy", width=9)
-    seen, faults = predictor.see(sheet)
+    seen, faults = predictor.preprocess(sheet)
     assert faults == [None]
     assert seen[0, 0, :4].max() == 0  # dark ink on light paper became light ink on black
     raw = predictor.tensor(sheet, "mnist")
@@ -73,7 +73,7 @@ def test_photographs_are_read_as_such_and_small_images_as_the_network_knows_them
     assert not torch.equal(predictor.tensor(small, "photo"), raw)
     blank, digit = predictor.predict([Image.new("L", (90, 90), 255), sheet])
     assert blank == Prediction(None, "no ink found", None)
-    assert digit.probability == pytest.approx(float(predictor.probabilities(sheet).max()))
+    assert digit.probability == pytest.approx(float(predictor.predict_proba(sheet).max()))
     dark = Predictor(predictor.classifier, (1, 28, 28), dark_ink=True)
     assert torch.equal(dark.tensor(sheet), 255 - seen)
 
@@ -108,8 +108,8 @@ def test_what_is_no_photograph_of_a_digit_has_a_clear_answer(predictor, tmp_path
 def test_an_ensemble_averages_probabilities(predictor, images):
     other = Predictor(Classifier(CNN(channels=[3]), Digits.class_names, [0.1], [0.3]), (1, 28, 28))
     both = ensemble([predictor, other])
-    mean = (predictor.probabilities(images) + other.probabilities(images)) / 2
-    torch.testing.assert_close(both.probabilities(images), mean)
+    mean = (predictor.predict_proba(images) + other.predict_proba(images)) / 2
+    torch.testing.assert_close(both.predict_proba(images), mean)
     assert [answer.predicted for answer in both.predict(images)] == mean.argmax(1).tolist()
     assert ensemble([predictor]) is predictor
 
@@ -133,28 +133,28 @@ def test_networks_that_answer_different_questions_are_no_ensemble(predictor):
 
 
 def test_views_are_the_same_for_every_image_and_averaged(predictor, images):
-    plain = predictor.probabilities(images)
-    mean = (plain + predictor.probabilities(images.flip(-1))) / 2
+    plain = predictor.predict_proba(images)
+    mean = (plain + predictor.predict_proba(images.flip(-1))) / 2
     for count, flip in ((2, 1.0), (2, 0.1), (4, 0.5)):
-        predictor.average_views(count, Augmentation(flip=flip))
-        torch.testing.assert_close(predictor.probabilities(images), mean)
-    predictor.average_views(4, Augmentation(degrees=20, translate=0.1, contrast=0.5, erase=0.5))
-    seen = predictor.probabilities(images)
+        predictor.use_tta(count, Augmentation(flip=flip))
+        torch.testing.assert_close(predictor.predict_proba(images), mean)
+    predictor.use_tta(4, Augmentation(degrees=20, translate=0.1, contrast=0.5, erase=0.5))
+    seen = predictor.predict_proba(images)
     assert not torch.allclose(seen, plain)
-    torch.testing.assert_close(predictor.probabilities(images[5:6]), seen[5:6])  # whatever the other images are
+    torch.testing.assert_close(predictor.predict_proba(images[5:6]), seen[5:6])  # whatever the other images are
     assert predictor.predict([]) == []
-    predictor.average_views(1, Augmentation())
-    assert torch.equal(predictor.probabilities(images), plain)
+    predictor.use_tta(1, Augmentation())
+    assert torch.equal(predictor.predict_proba(images), plain)
 
 
 def test_views_that_cannot_be_are_refused(predictor):
     for count in (0, 2.5, None):
         with pytest.raises(ValueError, match=f"tta={count}"):
-            predictor.average_views(count, Augmentation(flip=1.0))
+            predictor.use_tta(count, Augmentation(flip=1.0))
     for nothing in (Augmentation(), Augmentation(erase=1e-9)):
         with pytest.raises(ValueError, match="tta=3 needs an augmentation"):
-            predictor.average_views(3, nothing)
+            predictor.use_tta(3, nothing)
     with pytest.raises(ValueError, match="as in tta=8"):
-        predictor.average_views(1, Augmentation(translate=0.1))
+        predictor.use_tta(1, Augmentation(translate=0.1))
     with pytest.raises(ValueError, match="mixup and cutmix"):
-        predictor.average_views(3, Augmentation(translate=0.1, mixup=0.5))
+        predictor.use_tta(3, Augmentation(translate=0.1, mixup=0.5))

@@ -48,7 +48,7 @@ def test_a_notebook_needs_no_hydra_and_the_metrics_are_scikit_learns():
     model = classifier()
     trainer = fit(model, 3)
     data = Digits()
-    images, labels = data.split("val")[:]
+    images, labels = data.dataset("val")[:]
     logits = model(images).detach()
     predicted = logits.argmax(1)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -155,7 +155,7 @@ def test_one_logit_is_the_sigmoid_and_the_binary_cross_entropy():
 
 def test_the_threshold_is_chosen_on_validation_images_and_kept():
     trainer, model = fit_binary(threshold="validation")
-    images, labels = TwoDigits().split("val")[:]
+    images, labels = TwoDigits().dataset("val")[:]
     scores = model.eval()(images).softmax(1)[:, 1].detach()
     assert float(model.threshold) == pytest.approx(youden_threshold(scores, labels), abs=1e-6)
     assert float(model.threshold) != 0.5
@@ -191,7 +191,7 @@ def test_class_weights_move_the_decision():
     shares = []
     for weights in ((1.0, 1.0), (1.0, 50.0)):
         _, model = fit_binary(class_weights=weights)
-        images, _ = TwoDigits().split("val")[:]
+        images, _ = TwoDigits().dataset("val")[:]
         shares.append(float((model.eval()(images).argmax(1) == 1).double().mean()))
     assert shares[1] > shares[0] + 0.2
 

@@ -5,7 +5,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from imgclf.checkpoints.metadata import config_of, networks
+from imgclf.checkpoints.metadata import network_classes, rebuild_config
 from imgclf.core.device import choose_precision
 from imgclf.models.cnn import CNN
 from imgclf.models.layers import Dropout
@@ -18,7 +18,7 @@ from tests.conftest import PROJECT, options
 
 def build(name: str, **arguments):
     config = OmegaConf.load(PROJECT / "conf" / "model" / f"{name}.yaml")
-    return instantiate(config, _convert_="all", _execution_whitelist_=networks(), **arguments)
+    return instantiate(config, _convert_="all", _execution_whitelist_=network_classes(), **arguments)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 40, 33)])
@@ -29,7 +29,7 @@ def test_every_model_config(name, shape):
     assert logits.shape == (4, 7)
     logits.sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
-    rebuilt = instantiate(config_of(network), _convert_="all", _execution_whitelist_=networks())
+    rebuilt = instantiate(rebuild_config(network), _convert_="all", _execution_whitelist_=network_classes())
     rebuilt.load_state_dict(network.state_dict())
     images = torch.rand(2, *shape)
     assert torch.equal(network.eval()(images), rebuilt.eval()(images))

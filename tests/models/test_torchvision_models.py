@@ -43,7 +43,7 @@ def test_pretrained_weights_are_taken_but_for_the_head(name, pretrained):
         assert key.startswith(f"{head}.") or torch.equal(value, source[key])
     first = next(key for key, value in source.items() if value.ndim == 4)
     assert torch.equal(grey.network.state_dict()[first], source[first].sum(1, keepdim=True))
-    assert grey.hparams.weights is None  # rebuilt from a checkpoint, it needs none
+    assert grey.init_args["weights"] is None  # rebuilt from a checkpoint, it needs none
     if name == "vit_b_16":
         with pytest.raises(ValueError, match=r"try data\.image_size=224"):
             TorchvisionNetwork((3, 64, 64), 1, name, "DEFAULT")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from imgclf.core.metrics import StageMetrics
+from imgclf.core.metrics import EpochMetrics
 from imgclf.data.samplers import BatchSampler
 from imgclf.training.distributed import check_devices
 from tests.conftest import PROJECT, SMALL, write_xrays
@@ -219,7 +219,7 @@ def test_metrics_are_of_all_processes(classes):
     generator = torch.Generator().manual_seed(classes)
     probabilities = torch.rand(57, classes, generator=generator).softmax(1)
     labels, losses = torch.randint(classes, (57,), generator=generator), torch.rand(57, generator=generator)
-    expected = StageMetrics("val", classes)
+    expected = EpochMetrics("val", classes)
     expected.update(losses, probabilities, labels)
     expected = expected.compute(0.45)
 
@@ -233,7 +233,7 @@ def test_metrics_are_of_all_processes(classes):
             meeting.wait()
             return values
 
-        metrics = StageMetrics("val", classes)
+        metrics = EpochMetrics("val", classes)
         for metric in metrics.children():
             metric.dist_sync_fn, metric.distributed_available_fn = gather, lambda: True
         rows = torch.arange(57)[part]

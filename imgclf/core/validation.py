@@ -1,0 +1,86 @@
+"""Arguments are checked by pydantic, where they are used, against the annotated types of the signature."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import ConfigDict, Field, ValidationError, validate_call
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Size = Annotated[int, Field(ge=1, le=1000)]  # of a part of a network: nothing holds a larger one
+Probability = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]  # of a whole, with something left on either side
+Rate = Annotated[float, Field(ge=0, lt=1)]  # what is dropped, smoothed or averaged
+Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # 0 is off
+Widths = Sequence[Positive]
+
+
+def checked(function: Function) -> Function:
+    """Has pydantic check the arguments strictly (2.0 is no int, "no" is no bool), and says in one line what is allowed.
+
+    Raises:
+        ValueError: "name=value: give ...", of the first argument that does not fit its annotation.
+        TypeError: an argument is missing, or there is no such argument.
+
+    Example:
+        >>> @checked
+        ... def blur(sigma: Strength = 0.0): ...
+        >>> blur(sigma=-1)
+        ValueError: sigma=-1: give a number from 0 up
+    """
+    call = validate_call(config=ConfigDict(strict=True, arbitrary_types_allowed=True))(function)
+    parameters = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def checking(*arguments: Any, **options: Any) -> Any:
+        try:
+            return call(*arguments, **options)
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            name = str(fault["loc"][0])
+            given = {**dict(zip(parameters, arguments, strict=False)), **options}
+            if name not in parameters or name not in given:
+                raise TypeError(f"{function.__qualname__}: {name}: {fault['msg'].lower()}") from error
+            allowed = allowed_values(parameters[name].annotation) or fault["msg"]
+            verb = "choose" if allowed.startswith("one of") else "give"
+            raise ValueError(f"{name}={given[name]}: {verb} {allowed}") from error
+
+    return checking  # pyrefly: ignore[bad-return]
+
+
+def allowed_values(annotation: Any) -> str:
+    """The values of a type in words, such as "a whole number from 1 up"; empty for types without words."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return ", or ".join(filter(None, (allowed_values(part) for part in parts if part is not NoneType)))
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if origin in (Sequence, list, tuple):
+        return f"a list, each of it {allowed_values(parts[0])}, as in [a,b]"
+    kind, notes = (parts[0], parts[1:]) if origin is Annotated else (annotation, ())
+    noun = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(kind, "")
+    limits = {}
+    for note in notes:
+        for limit in getattr(note, "metadata", [note]):  # annotated_types.Ge(ge=1) and the like
+            name = type(limit).__name__.lower()
+            limits[name] = getattr(limit, name, None)
+    return f"{noun}{_range(limits)}" if noun else ""
+
+
+def _range(limits: dict[str, Any]) -> str:
+    low, above, high, below = (limits.get(name) for name in ("ge", "gt", "le", "lt"))
+    if below is not None and isinstance(below, int) and below > 2:
+        high, below = below - 1, None
+    if low is not None:
+        if high is not None:
+            return f" from {low} to {high}"
+        return f" from {low} up" + ("" if below is None else f" to, not including, {below}")
+    if above is not None:
+        return f" above {above}" if below is None else f" between {above} and {below}"
+    return ""
