@@ -3,7 +3,9 @@
 ``from imgclf import load; load("best.ckpt").predict(images)`` is all a notebook needs.
 """
 
-from imgclf.core.names import VERSION as __version__
+from imgclf.core import names
+
+__version__ = names.VERSION
 
 
 def __getattr__(name: str):

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
+from imgclf.core.text import CONTROL
 from imgclf.training.distributed import Quiet, Terminated, end_with_parent, report, started_by_us, terminate
 
 # With the time, the process number keeps the default folders of runs apart. A sweep's jobs, wherever they run, keep the

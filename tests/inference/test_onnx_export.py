@@ -194,7 +194,7 @@ def test_nothing_is_left_of_a_file_that_cannot_be_right(small, tmp_path, monkeyp
         patch.setattr("imgclf.inference.onnx_export.LARGEST", 100)
         with pytest.raises(ValueError, match="GiB, and one ONNX file holds less than 2"):
             export(small, tmp_path / "a.onnx")
-    right = Predictor.probabilities
+    right = Predictor.predict_proba
     for error, shown in ((0.25, r"0\.25"), (float("nan"), "nan")):
         with monkeypatch.context() as patch:
             patch.setattr(Predictor, "predict_proba", lambda self, images, error=error: right(self, images) + error)
