@@ -1,4 +1,4 @@
-"""How train.py and evaluate.py meet the user: one clear line for every bad input, exit code 1."""
+"""How the commands meet the user: options by their full names, one clear line for every bad input, exit code 1."""
 
 import argparse
 import contextlib
@@ -6,31 +6,33 @@ import difflib
 import functools
 import json
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
+from imgclf.core.files import write_file
 from imgclf.core.text import CONTROL
+from imgclf.help import help_text
+from imgclf.options import CONF, repeated
+from imgclf.runs.run_dir import JOB, MAY_CHANGE
 from imgclf.training.distributed import Quiet, Terminated, end_with_parent, report, started_by_us, terminate
 
 # With the time, the process number keeps the default folders of runs apart. A sweep's jobs, wherever they run, keep the
-# one of the process that swept.
+# number of the process that swept.
 OmegaConf.register_resolver("pid", os.getpid, use_cache=True, replace=True)
 
-
-CONF = Path(__file__).parent.parent / "conf"
-EXPECTED = (ValueError, OSError, ArithmeticError)  # the library's own complaints: their message says it all
-
+COMPLETE = (ValueError, OSError, ArithmeticError)  # the library raises these with messages that need no addition
 SWEEP_EXTRA = (
     "hydra/sweeper/optuna",
     *(f"hydra/launcher/{name}" for name in ("joblib", "submitit_local", "submitit_slurm", "ray")),
 )
-
 OPTIONS_ARE = "options are written name=value, such as trainer.max_epochs=3"
+ARGUMENT = re.compile(r"(?<![\w./=-])(?P<name>[a-z]\w*)=(?P<value>[^\s:;,)]*)")  # in an error message of the library
 LONGEST = 4000  # characters of a message
 
 tracebacks = False  # whether the user asked for them
@@ -38,71 +40,73 @@ _failures: list[Exception] = []
 
 
 def task(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Goes between ``hydra.main`` and the function: a lone run's exception is kept for ``run`` to report.
+    """Goes between ``hydra.main`` and the function: keeps the exception of a single run for ``run`` to report.
 
-    Hydra would print the list of overrides first. In a sweep that line says which job failed, so it stays; the job's
-    folder also says so, in job.json, which the sweep is summarised from.
+    Hydra would print the list of overrides first. In a sweep, that list says which job failed, so Hydra prints it; the
+    job's own folder says so too, in job.json, from which the sweep is summarised.
     """
 
     @functools.wraps(main)
     def wrapped(cfg: Any) -> Any:
-        from hydra.core.hydra_config import HydraConfig
+        from hydra.core.hydra_config import HydraConfig  # lazy: --help and a missing word need no Hydra
         from hydra.types import RunMode
 
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
-            return _job(main, cfg)
+        hydra = HydraConfig.get()
         try:
-            return main(cfg)
+            with naming_options(cfg):
+                return _job(main, cfg) if hydra.mode is RunMode.MULTIRUN else main(cfg)
         except Exception as error:
+            if hydra.mode is RunMode.MULTIRUN:
+                raise
             with contextlib.suppress(OSError):
-                os.rmdir(HydraConfig.get().runtime.output_dir)  # if nothing was written yet
-            _note_given(error)
+                os.rmdir(hydra.runtime.output_dir)  # if nothing was written yet
             _failures.append(error)
 
     return wrapped
 
 
 def _job(main: Callable[[Any], Any], cfg: Any) -> Any:
+    """Runs a job of a sweep, and writes what it was given and how it failed into its folder."""
     from hydra.core.hydra_config import HydraConfig
 
-    from imgclf.core.files import write_file
-    from imgclf.runs.run_dir import JOB
-
     overrides, file = list(HydraConfig.get().overrides.task), Path(HydraConfig.get().runtime.output_dir) / JOB
-    if file.exists() and _settings(json.loads(file.read_text())["overrides"]) != _settings(overrides):
+    if file.exists() and _lasting(json.loads(file.read_text())["overrides"]) != _lasting(overrides):
         raise ValueError(f"{file.parent} is a job of another sweep: choose another hydra.sweep.dir")
 
-    def tell(error: str | None) -> None:
-        write_file(file, json.dumps({"overrides": overrides, "error": error}, indent=2) + "\n")
+    def write(error: str | None, message: str | None) -> None:
+        write_file(file, json.dumps({"overrides": overrides, "error": error, "message": message}, indent=2) + "\n")
 
-    tell(None)
+    write(None, None)
     try:
-        try:
+        with naming_options(cfg):
             return main(cfg)
-        except SystemExit as stop:  # would end the whole sweep
-            raise RuntimeError(f"the job asked to exit with {stop.code}") from stop
+    except SystemExit as stop:  # would end the whole sweep
+        error = RuntimeError(f"the job asked to exit with {stop.code}")
+        write(one_line(error), str(error))
+        raise error from stop
     except Exception as error:
-        _note_given(error)
-        tell(one_line(error))
+        write(one_line(error), str(error))
         raise
 
 
-def _note_given(error: Exception) -> None:
-    """Where to look first, if the error is a library's, which knows nothing of options."""
-    from hydra.core.hydra_config import HydraConfig
-
-    error.add_note(f"given {' '.join(plain(HydraConfig.get().overrides)['task'])[:300]}")
-
-
-def _settings(overrides: list[str]) -> list[str]:
+def _lasting(overrides: Sequence[str]) -> list[str]:
     """The overrides that make a job what it is, in an order of their own."""
-    from imgclf.runs.run_dir import MAY_CHANGE
-
     return sorted(word for word in overrides if not f"{word.partition('=')[0]}.".startswith(MAY_CHANGE))
 
 
+@contextlib.contextmanager
+def naming_options(cfg: Any) -> Iterator[None]:
+    """Exceptions raised within know the composed options, so that ``one_line`` can call arguments by these names."""
+    try:
+        yield
+    except Exception as error:
+        if not hasattr(error, "options"):
+            error.options = flat(OmegaConf.to_container(cfg))  # pyrefly: ignore[missing-attribute]
+        raise
+
+
 def run(main: Callable[[], object]) -> None:
-    """Runs a ``hydra.main`` function; an exception becomes one line on stderr unless HYDRA_FULL_ERROR=1 is set."""
+    """Runs a command; an exception becomes one line on stderr, unless HYDRA_FULL_ERROR=1 is set."""
     global tracebacks
     end_with_parent()
     tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -130,50 +134,40 @@ def run(main: Callable[[], object]) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def script(main: Callable[[], object], name: str, usage: str | None, before: Callable[[], object] = tuple) -> None:
+    """Runs train.py or evaluate.py, or prints its help, which is made from the configuration files.
+
+    Args:
+        main: the function that ``hydra.main`` decorates.
+        name: of the script and its main configuration file.
+        usage: the script's docstring, with which its help begins.
+        before: called first; its errors are reported like those of ``main``.
+    """
+
+    def commands() -> None:
+        before()
+        sys.argv[1:] = repeated(sys.argv[1:], CONF / f"{name}.yaml")
+        main()
+
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text(CONF, name, (usage or "").strip()))
+    else:
+        run(commands)
+
+
 def _refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
     raise ValueError(f"{message}: {OPTIONS_ARE}; --help lists them")
 
 
-def plain(config: Any, resolve: bool = False) -> dict[str, Any]:
-    """A configuration as plain types."""
-    values: Any = OmegaConf.to_container(config, resolve=resolve)
-    return values
-
-
-def repeated(arguments: list[str], conf: Path) -> list[str]:
-    """The command line, completed where it repeats a run: --config-path RUN --config-name config.
-
-    RUN/config.yaml has every option of the run but those of Hydra itself, which are taken from ``conf``: above all that
-    the run gets a folder of its own.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-path", "-cp")
-    parser.add_argument("--config-name", "-cn", default="config")
-    given, rest = parser.parse_known_args(arguments)
-    file = Path(given.config_path or "") / f"{given.config_name.removesuffix('.yaml')}.yaml"
-    if not (given.config_path and file.is_file()) or "defaults" in OmegaConf.load(file):
-        return arguments
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    own = plain(OmegaConf.load(conf).hydra)
-    values = {"run.dir": own["run"]["dir"], "sweep.dir": own["sweep"]["dir"], "sweep.subdir": own["sweep"]["subdir"]}
-    options = [
-        *("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"),
-        f"hydra.sweeper._target_={own['sweeper']['_target_']}",
-        *(f"hydra.{name}={QuotedString(value, Quote.single).with_quotes()}" for name, value in values.items()),
-    ]
-    flags = ["--config-path", str(file.parent.absolute()), "--config-name", file.stem]
-    return [*flags, *(option for option in options if option not in rest), *rest]
-
-
 def one_line(error: Exception) -> str:
-    """What, where and what to do instead, without a line break."""
+    """What, where and what to do instead, without a line break; arguments are called by their options' full names."""
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     key_error = next((e for e in _chain(error) if isinstance(e, OmegaConfBaseException) and e.full_key), None)
+    options = next((e.options for e in _chain(error) if hasattr(e, "options")), {})  # pyrefly: ignore[missing-attribute]
     if key_error is not None and "is not in struct" in str(key_error):
-        text = _unknown_key(key_error)
+        text = unknown_option(key_error)
     elif isinstance(error, OverrideParseException):
         how = "quote unusual characters for Hydra too, as in 'ckpt=\"a=b.ckpt\"'"
         text = f"cannot read {error.override}: {how if '=' in error.override else OPTIONS_ARE}"
@@ -183,30 +177,21 @@ def one_line(error: Exception) -> str:
         text = f"not enough memory: a smaller network, image or data.batch_size takes less ({str(error)[:200]})"
     elif isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, (*COMPLETE, HydraException, OmegaConfBaseException)):
+        text = full_names(str(error).partition("Config search path:")[0], options)
     else:
-        text = str(error).partition("Config search path:")[0]
-        if not isinstance(error, (*EXPECTED, HydraException, OmegaConfBaseException)):
-            notes = "; ".join([*getattr(error, "__notes__", ()), "HYDRA_FULL_ERROR=1 shows where"])
-            text = f"{type(error).__name__}: {text[:300]} ({notes})"
+        text = f"{type(error).__name__}: {full_names(str(error)[:300], options)} ({_where_to_look(error)})"
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], " ".join(text.split()))[:LONGEST]
 
 
-def _unknown_key(error) -> str:
-    name = error.full_key.rpartition(".")[2]
-    known = sorted(str(key) for key in error.parent_node) if error.parent_node is not None else []
-    known = [key for key in known if not key.startswith("_") and key != "hydra"]
-    group = error.full_key.rpartition(".")[0]
-    close = difflib.get_close_matches(name, known, n=1)
-    if error.full_key == "data.variation":
-        return (
-            "data.variation: these data have no variations; add data=noisy_mnist (data.base=...) or data=noisy_digits"
-        )
-    hint = f"did you mean {f'{group}.' if group else ''}{close[0]}? " if close else ""
-    folder = group or "sweep"  # whose choices add options of their own to the configuration
-    choices = [file.stem for file in sorted((CONF / folder).glob("*.yaml")) if name in OmegaConf.load(file)]
-    if choices and not hint:
-        hint = f"it comes with {folder}={' or '.join(choices)}; "
-    return f"unknown option {error.full_key}: {hint}{group or 'the configuration'} has {', '.join(known)}"
+def _where_to_look(error: Exception) -> str:
+    """The command line, for an exception of a library, which knows nothing of options."""
+    from hydra.core.hydra_config import HydraConfig
+
+    notes = list(getattr(error, "__notes__", ()))
+    if HydraConfig.initialized():
+        notes.append(f"given {' '.join(HydraConfig.get().overrides.task)[:300]}")
+    return "; ".join([*notes, "HYDRA_FULL_ERROR=1 shows where"])
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -215,3 +200,47 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The dotted names of a nested dictionary's leaves, and their values."""
+    if not isinstance(config, dict):
+        return {prefix[:-1]: config}
+    return {key: value for name, item in config.items() for key, value in flat(item, f"{prefix}{name}.").items()}
+
+
+def full_names(message: str, options: Mapping[str, Any]) -> str:
+    """An error message of the library, which names arguments, with the full names of their options.
+
+    An argument is the option whose last part it is; of several such options, the one that has the value in the message.
+
+    Args:
+        message: such as "val_fraction=2: give a number between 0 and 1".
+        options: dotted names and values of the composed configuration; see ``flat``.
+    """
+
+    def full(found: re.Match[str]) -> str:
+        same = [option for option in options if option.rpartition(".")[2] == found["name"]]
+        if len(same) > 1:
+            same = [option for option in same if str(options[option]) == found["value"]]
+        return f"{same[0]}={found['value']}" if len(same) == 1 else found[0]
+
+    return ARGUMENT.sub(full, message)
+
+
+def unknown_option(error: Any) -> str:
+    """OmegaConf's error about an unknown key, as a line that names the nearest option or the choice that has it."""
+    group, _, name = error.full_key.rpartition(".")
+    known = sorted(str(key) for key in error.parent_node) if error.parent_node is not None else []
+    known = [key for key in known if not key.startswith("_") and key != "hydra"]
+    if error.full_key == "data.variation":
+        return (
+            "data.variation: these data have no variations; use data=noisy_mnist (data.base=...) or data=noisy_digits"
+        )
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {f'{group}.' if group else ''}{close[0]}? " if close else ""
+    folder = group or "sweep"  # whose choices add options of their own to the configuration
+    choices = [file.stem for file in sorted((CONF / folder).glob("*.yaml")) if name in OmegaConf.load(file)]
+    if choices and not hint:
+        hint = f"it comes with {folder}={' or '.join(choices)}; "
+    return f"unknown option {error.full_key}: {hint}{group or 'the configuration'} has {', '.join(known)}"

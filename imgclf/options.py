@@ -1,85 +1,210 @@
-"""Options that no class of the library looks at, and the names they are made of; nothing heavy is imported."""
+"""The options of train.py and evaluate.py: those that no class of the library checks, and what depends on several."""
 
-import math
-from collections.abc import Mapping
-from typing import Any
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from imgclf.core.names import LOWER_IS_BETTER, METRICS, OBJECTIVES, SPLITS
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-WHOLE = ("max_epochs", "devices", "num_nodes", "log_every_n_steps", "accumulate_grad_batches")
-WHOLE_EPOCHS = {"fast_dev_run": False, "check_val_every_n_epoch": 1, "max_steps": -1, "max_time": None}
-SWITCHES = {
-    "data": ("fresh",),
-    "model": ("batch_norm", "invariant", "channels_last"),
-    "optimizer": ("nesterov", "fused"),
-    "trainer": ("enable_progress_bar", "enable_model_summary"),
-}
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+from imgclf.core.names import METRICS, OBJECTIVES, SPLITS
+from imgclf.core.validation import Positive, Seed, Strength, describe_fault
+from imgclf.runs.run_dir import RunDir
+from imgclf.training.launch import started_processes
+
+CONF = next(folder / "conf" for folder in Path(__file__).parents if (folder / "conf" / "train.yaml").is_file())
+Switch = bool | None
 
 
-def check(config: Mapping[str, Any]) -> str:
-    """Whether "min" or "max" of the objective is better, after looking at options nobody else checks.
+class Options(BaseModel):
+    """Options of one group: the types that Hydra does not know. Options without a type here pass."""
 
-    Args:
-        config: the run's composed configuration, plain types.
+    model_config = ConfigDict(strict=True, extra="allow")
 
-    Raises:
-        ValueError: the objective is not one of ``OBJECTIVES``, or a callback or the scheduler watches a test metric
-            (those never choose anything); ``evaluate_on`` names an unknown split, or a number is missing or out of
-            range, or a switch is not true or false (Hydra reads "no" as a word).
+
+class TrainerOptions(Options):
+    max_epochs: Positive
+    devices: Positive
+    num_nodes: Positive
+    log_every_n_steps: Positive
+    accumulate_grad_batches: Positive
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
+    gradient_clip_val: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    enable_progress_bar: Switch
+    enable_model_summary: Switch
+
+
+class OptimizerOptions(Options):
+    lr: Strength = 0.0
+    weight_decay: Strength = 0.0
+    nesterov: Switch = None
+    fused: Switch = None
+
+
+class RunOptions(Options):
+    objective: Literal[OBJECTIVES]  # pyrefly: ignore[invalid-literal]
+    evaluate_on: Sequence[Literal[SPLITS]]  # pyrefly: ignore[invalid-literal]
+    seed: Seed
+    resume: bool
+    trainer: TrainerOptions
+    optimizer: OptimizerOptions
+    callbacks: dict[str, Any]
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises ValueError, which names the option, unless a run of this composed configuration (plain types) can start.
+
+    A test metric never chooses anything, an epoch is always whole, and the two checkpoints are always written.
     """
-    objective, evaluate_on = config["objective"], config["evaluate_on"]
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective={objective}: choose one of {', '.join(OBJECTIVES)}")
-    watching = {"scheduler": config["scheduler"], **{f"callbacks.{k}": v for k, v in config["callbacks"].items() if v}}
-    for name, settings in watching.items():
-        if str(settings.get("monitor")).startswith("test"):
-            raise ValueError(f"{name}.monitor={settings['monitor']}: test metrics choose nothing; name one of val/")
-    if not isinstance(evaluate_on, list) or not set(evaluate_on) <= set(SPLITS):
-        raise ValueError(f"evaluate_on={evaluate_on}: list any of {', '.join(SPLITS)}, as in evaluate_on=[val,test]")
-    if not isinstance(config["seed"], int) or not 0 <= config["seed"] < 2**32:
-        raise ValueError(f"seed={config['seed']}: give a whole number from 0 up to {2**32 - 1}")
-    for name in WHOLE:
-        if not isinstance(config["trainer"][name], int) or config["trainer"][name] < 1:
-            raise ValueError(f"trainer.{name}={config['trainer'][name]}: give a whole number from 1 up")
-    if config["trainer"]["strategy"] not in STRATEGIES:
-        raise ValueError(f"trainer.strategy={config['trainer']['strategy']}: choose one of {', '.join(STRATEGIES)}")
-    for name, needed in WHOLE_EPOCHS.items():
-        if config["trainer"].get(name, needed) != needed:
-            raise ValueError(f"trainer.{name}={config['trainer'][name]}: leave it out, runs here are of whole epochs")
+    try:
+        RunOptions.model_validate(dict(config))
+    except ValidationError as error:
+        raise ValueError(describe_fault(error, RunOptions)) from error
+    trainer, callbacks = config["trainer"], config["callbacks"]
+    for name, needed in {
+        "fast_dev_run": False,
+        "check_val_every_n_epoch": 1,
+        "max_steps": -1,
+        "max_time": None,
+    }.items():
+        if trainer.get(name, needed) != needed:
+            raise ValueError(f"trainer.{name}={trainer[name]}: leave it out, every run is of whole epochs")
     for name in ("limit_train_batches", "limit_val_batches"):
-        if not config["trainer"].get(name, 1):
+        if not trainer.get(name, 1):
             raise ValueError(f"trainer.{name}=0: leave it out, every epoch is trained and validated")
-    switches = {f"{group}.{name}": config[group].get(name) for group, names in SWITCHES.items() for name in names}
-    for name, value in {"resume": config["resume"], **switches}.items():
-        if value not in (True, False, None):
-            raise ValueError(f"{name}={value}: give true or false")
-    _check_callbacks(config["callbacks"])
-    processes = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
-    batch_size = config["data"]["batch_size"]
+    _check_callbacks(callbacks)
+    processes, batch_size = trainer["devices"] * trainer["num_nodes"], config["data"]["batch_size"]
     if isinstance(batch_size, int) and batch_size % processes:
         raise ValueError(
-            f"data.batch_size={batch_size} is that of all processes together: give a multiple of {processes} "
+            f"data.batch_size={batch_size}: the processes share a batch; give a multiple of {processes} "
             "(trainer.devices * trainer.num_nodes)"
         )
-    for name in ("lr", "weight_decay"):
-        value = config["optimizer"].get(name, 0)
-        if not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise ValueError(f"optimizer.{name}={value}: give a number of 0 or more")
-    clip = config["trainer"]["gradient_clip_val"]
-    if clip is not None and not (isinstance(clip, int | float) and 0 < clip < math.inf):
-        raise ValueError(f"trainer.gradient_clip_val={clip}: give a number above 0, or null for no clipping")
-    return "min" if objective.removeprefix("val/") in LOWER_IS_BETTER else "max"
 
 
-def _check_callbacks(callbacks: Any) -> None:
+def _check_callbacks(callbacks: Mapping[str, Any]) -> None:
     """What would be found out only when the first epoch has ended, or the last."""
     for name, filename in (("best_checkpoint", "best"), ("last_checkpoint", "last")):
-        given = (callbacks or {}).get(name)
+        given = callbacks.get(name)
         if not isinstance(given, dict) or given.get("filename") != filename:
             raise ValueError(f"callbacks.{name}={given}: leave it in, with filename={filename}, which the run needs")
     monitored = (*OBJECTIVES, *(f"train/{name}" for name in METRICS))
     for name, callback in callbacks.items():
         monitor = callback.get("monitor") if isinstance(callback, dict) else None
+        if str(monitor).startswith("test"):
+            raise ValueError(f"callbacks.{name}.monitor={monitor}: test metrics choose nothing; name one of val/")
         if monitor not in (None, "${objective}", *monitored):  # a sweep's options are not resolved
             raise ValueError(f"callbacks.{name}.monitor={monitor}: choose one of {', '.join(monitored)}")
+
+
+def start_run(cfg: DictConfig) -> tuple[RunDir, dict[str, Any]]:
+    """The run folder of train.py's job, not yet claimed, and the resolved configuration, checked, as plain types.
+
+    ``cfg`` is completed: torchrun's number of processes, and an optimizer whose gradients can be clipped.
+
+    Raises:
+        ValueError: an option cannot be what it is; the message names it.
+    """
+    job = HydraConfig.get()
+    run_dir = RunDir(job.runtime.output_dir, cfg.resume, "train.log")
+    sweep, named = (
+        job.runtime.choices.get("sweep"),
+        any(word.startswith("hydra.run.dir=") for word in job.overrides.hydra),
+    )
+    if sweep and not run_dir.in_sweep:
+        raise ValueError(f"sweep={sweep} is for many runs: add -m, as in python train.py -m sweep=...")
+    if cfg.resume is True and not named and not run_dir.in_sweep:
+        raise ValueError("resume=true of which run? name its folder, hydra.run.dir=DIR, which is started if it is new")
+    check(OmegaConf.to_container(cfg, resolve=True))
+    cfg.trainer.devices, cfg.trainer.num_nodes = started_processes(cfg.trainer.devices, cfg.trainer.num_nodes)
+    if cfg.trainer.gradient_clip_val and "fused" in cfg.optimizer:
+        cfg.optimizer.fused = False  # Lightning refuses to clip the gradients of a fused optimizer in mixed precision
+    return run_dir, OmegaConf.to_container(cfg, resolve=True)  # pyrefly: ignore[bad-return]
+
+
+def finish_run(cfg: DictConfig, run_dir: RunDir, metrics: dict[str, float] | None) -> float | None:
+    """The objective, which train.py returns; None from all processes but the first. Prints a single run's metrics."""
+    if metrics is None:
+        return None
+    if not run_dir.in_sweep:  # a sweep compares its jobs at its end
+        from imgclf.training.finish import print_summary  # lazy: it imports Lightning
+
+        job = HydraConfig.get()
+        repeated = sys.argv[1:5] if job.job.config_name != "train" else []  # the run that is repeated; see cli.repeated
+        print_summary(run_dir, metrics, [*repeated, *job.overrides.task])
+    return metrics[cfg.objective]
+
+
+def checkpoint_paths(ckpt: Any) -> list[str]:
+    """The checkpoints that evaluate.py is given, one or several; raises ValueError if there is none."""
+    paths = list(ckpt) if isinstance(ckpt, Sequence) and not isinstance(ckpt, str) else [ckpt]
+    if not paths or not all(isinstance(path, str) and path for path in paths):
+        raise ValueError("ckpt=PATH is missing: name a checkpoint, such as ckpt=outputs/.../checkpoints/best.ckpt")
+    return paths
+
+
+def offer_checkpoint_data(words: Sequence[str]) -> None:
+    """Makes the data of the checkpoint on the command line the default choice of the data group, so that
+    data.variation=... changes them."""
+    from imgclf.checkpoints.metadata import read_data_config  # lazy: it imports torch
+
+    given = [word for word in words if word.startswith("ckpt=")]
+    try:
+        parsed = OverridesParser.create().parse_overrides(given)
+        if given and parsed[-1].is_sweep_override():
+            raise ValueError("ckpt=A,B is for one run of many: give one checkpoint, or ckpt=[A,B] for their mean")
+        config = read_data_config(checkpoint_paths(parsed[-1].value())[0]) if given else {}
+    except (ValueError, OSError):
+        if not any(word.startswith(("data=", "images=")) for word in words):
+            raise
+        config = {}  # not needed; if the checkpoint itself is at fault, loading it says so
+    ConfigStore.instance().store(group="data", name="checkpoint", node=config, replace=True)
+
+
+def evaluated_data(cfg: DictConfig) -> tuple[bool, bool]:
+    """Whether evaluate.py evaluates on the checkpoint's own data, perhaps with some options changed; and whether no
+    option changes which images these are.
+
+    Raises:
+        ValueError: there are no data to evaluate on, or their folder is not known here.
+    """
+    if "_target_" not in cfg.data:
+        raise ValueError(f"ckpt={cfg.ckpt} does not say what data it was trained on: name some, such as data=mnist")
+    if missing := OmegaConf.missing_keys(cfg.data):
+        wanted = " ".join(f"data.{name}=..." for name in sorted(missing))
+        raise ValueError(f"ckpt={cfg.ckpt} names a place on this machine and lies in no run folder: type {wanted}")
+    from imgclf.evaluation.leakage import DIVISION, SOURCE  # lazy: it imports torch
+
+    job = HydraConfig.get()
+    typed = {word.partition("=")[0] for word in job.overrides.task}
+    same_images = typed.isdisjoint({"data", *(f"data.{name}" for name in SOURCE + DIVISION)})
+    return job.runtime.choices["data"] == "checkpoint", same_images
+
+
+def repeated(arguments: list[str], conf: Path) -> list[str]:
+    """The command line, completed where it repeats a run: --config-path RUN --config-name config.
+
+    RUN/config.yaml has every option of the run but those of Hydra itself, which are taken from ``conf``: above all that
+    the run gets a folder of its own.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-path", "-cp")
+    parser.add_argument("--config-name", "-cn", default="config")
+    given, rest = parser.parse_known_args(arguments)
+    file = Path(given.config_path or "") / f"{given.config_name.removesuffix('.yaml')}.yaml"
+    if not (given.config_path and file.is_file()) or "defaults" in OmegaConf.load(file):
+        return arguments
+    own: Any = OmegaConf.to_container(OmegaConf.load(conf).hydra)
+    values = {"run.dir": own["run"]["dir"], "sweep.dir": own["sweep"]["dir"], "sweep.subdir": own["sweep"]["subdir"]}
+    options = [
+        *("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"),
+        f"hydra.sweeper._target_={own['sweeper']['_target_']}",
+        *(f"hydra.{name}={QuotedString(value, Quote.single).with_quotes()}" for name, value in values.items()),
+    ]
+    flags = ["--config-path", str(file.parent.absolute()), "--config-name", file.stem]
+    return [*flags, *(option for option in options if option not in rest), *rest]

@@ -4,9 +4,9 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, Field, ValidationError, validate_call
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_call
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -52,6 +52,28 @@ def checked(function: Function) -> Function:
             raise ValueError(f"{name}={given[name]}: {verb} {allowed}") from error
 
     return checking  # pyrefly: ignore[bad-return]
+
+
+def describe_fault(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first fault that pydantic found in a model, in one line: "group.name=value: give ...".
+
+    A fault of a list's element is told as one of the list.
+    """
+    fault = error.errors(include_url=False)[0]
+    annotation, names, value = model, [], None
+    for name in fault["loc"]:
+        fields = get_type_hints(annotation, include_extras=True) if _is_model(annotation) else {}
+        if name not in fields:
+            break
+        annotation = fields[name]
+        names.append(str(name))
+    value = "nothing" if fault["type"] == "missing" else fault["input"]
+    allowed = allowed_values(annotation) or fault["msg"].lower()
+    return f"{'.'.join(names)}={value}: {'choose' if allowed.startswith('one of') else 'give'} {allowed}"
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def allowed_values(annotation: Any) -> str:
