@@ -83,8 +83,8 @@ def compose(**named: Callable[..., Any] | None) -> Compose:
 
 
 def _fuse(transforms: Sequence[Callable[..., Any]]) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
-    steps = []
-    for spatial, group in groupby(transforms, lambda transform: isinstance(transform, SpatialTransform)):
-        several = list(group)
-        steps += [FusedWarp(several)] if spatial and len(several) > 1 else several
+    steps: list[Callable[..., Any]] = []
+    for are_spatial, group in groupby(transforms, lambda transform: isinstance(transform, SpatialTransform)):
+        neighbours: list[Any] = list(group)
+        steps += [FusedWarp(neighbours)] if are_spatial and len(neighbours) > 1 else neighbours
     return steps

@@ -5,10 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def warp(
-    images: Tensor, matrices: Tensor, displacement: Tensor | None = None, padding_mode: str = "zeros"
-) -> Tensor:
-    """Warps each image by its own matrix, bilinearly: output pixel p shows the input at ``matrix @ (p + displacement)``.
+def warp(images: Tensor, matrices: Tensor, displacement: Tensor | None = None, padding_mode: str = "zeros") -> Tensor:
+    """Warps each image by its own matrix, bilinearly; pixel p shows the input at ``matrix @ (p + displacement)``.
 
     Args:
         images: float (N, C, H, W).
@@ -37,9 +35,7 @@ def warp(
             moved_x, moved_y = displacement.unbind(1)
             places += (moved_x * per_x[:, None] + moved_y * per_y[:, None]).mul_(2 / length)
         grid.append(places)
-    return F.grid_sample(
-        images, torch.stack(grid, -1), mode="bilinear", padding_mode=padding_mode, align_corners=False
-    )
+    return F.grid_sample(images, torch.stack(grid, -1), mode="bilinear", padding_mode=padding_mode, align_corners=False)
 
 
 def rotation(angles: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from imgclf.core.rng import random_bytes
 
-
 # What is drawn uniformly for each image; lengths are in pixels, angles in radians.
 SHEET = {
     "tone": (0.55, 1.0),  # grey level of the paper
