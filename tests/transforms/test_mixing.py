@@ -24,7 +24,7 @@ def test_every_label_gets_the_share_that_its_image_has(transforms):
     changed = (targets.amax(1) < 1).sum()
     assert 100 < int(changed) < 200  # of the half that is mixed, a quarter meets its own class
     own = targets.gather(1, LABELS[:, None])[:, 0]
-    assert own.min() < 0.1
+    assert own.min() < 0.2  # an image may become nearly all another's
 
 
 def test_cutmix_pastes_and_mixup_blends():
