@@ -96,8 +96,8 @@ class Predictor:
                 undergo the same. Where it has a RandomFlip, every second view is flipped, whatever its p.
 
         Raises:
-            ValueError: ``views`` is no whole number from 1 up; the augmentation mixes images; or only one of several
-                views and an augmentation that changes images is given.
+            ValueError: ``views`` is no whole number from 1 up; the augmentation mixes images, or does not change them
+                where there are several views; or it changes them, but there is one view only.
 
         Example:
             >>> predictor.use_tta(8, Compose([RandomAffine(translate=0.04), RandomFlip(p=0.5)]))
@@ -106,7 +106,7 @@ class Predictor:
         if not isinstance(views, int) or views < 1:
             raise ValueError(f"tta={views}: give the number of views, a whole number from 1 (the image alone) up")
         if views == 1 and augmentation:
-            raise ValueError("tta=1: is the unchanged image; give more views for the augmentation, as in tta=8")
+            raise ValueError("tta=1: a single view is the unchanged image; give more for the augmentation, as in tta=8")
         if any(isinstance(transform, Mixing) for transform in augmentation.transforms):
             raise ValueError("mixup and cutmix make one image of two: leave them out of views")
         flips = [transform for transform in augmentation.transforms if isinstance(transform, RandomFlip)]
@@ -114,7 +114,7 @@ class Predictor:
         self._augmentation = Compose([transform for transform in augmentation.transforms if transform not in flips])
         probe = torch.rand(1, 1, 32, 32, generator=rng.generator("probe"))
         if views > 1 and all(torch.equal(self._view(probe, view), probe) for view in range(1, views)):
-            raise ValueError(f"tta={views}: needs an augmentation that changes images, such as a translate=0.04")
+            raise ValueError(f"tta={views}: views need an augmentation that changes images, such as translate=0.04")
 
     def _answer(self, images: Tensor) -> Tensor:
         """float32 logits of a chunk; of means of probabilities their logarithm."""

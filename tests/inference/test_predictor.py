@@ -156,7 +156,7 @@ def test_views_that_cannot_be_are_refused(predictor):
         with pytest.raises(ValueError, match=f"tta={count}"):
             predictor.use_tta(count, Compose([RandomFlip(1.0)]))
     for nothing in (Compose(), Compose([RandomErasing(1e-9)])):
-        with pytest.raises(ValueError, match="tta=3: needs an augmentation"):
+        with pytest.raises(ValueError, match=r"tta=3: .*augmentation"):
             predictor.use_tta(3, nothing)
     with pytest.raises(ValueError, match="as in tta=8"):
         predictor.use_tta(1, Compose([RandomAffine(translate=0.1)]))
