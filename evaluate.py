@@ -17,7 +17,7 @@ from imgclf.evaluation.report import report_evaluation
 @hydra.main(
     config_path="conf",
     config_name="evaluate",
-    execution_whitelist=("imgclf.data.*", "imgclf.transforms.augmentation.*"),
+    execution_whitelist=("imgclf.data.*", "imgclf.transforms.*"),
 )
 @cli.task
 def main(cfg: DictConfig) -> float | None:

@@ -15,6 +15,7 @@ Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Size = Annotated[int, Field(ge=1, le=1000)]  # of a part of a network: nothing holds a larger one
 Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]  # of a whole, from nothing to all of it
 Fraction = Annotated[float, Field(gt=0, lt=1)]  # of a whole, with something left on either side
 Rate = Annotated[float, Field(ge=0, lt=1)]  # what is dropped, smoothed or averaged
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # 0 is off
@@ -43,7 +44,8 @@ def checked(function: Function) -> Function:
             return call(*arguments, **options)
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
-            name = str(fault["loc"][0])
+            place = fault["loc"][0]  # a name, or the position of an argument without one
+            name = list(parameters)[place] if isinstance(place, int) and place < len(parameters) else str(place)
             given = {**dict(zip(parameters, arguments, strict=False)), **options}
             if name not in parameters or name not in given:
                 raise TypeError(f"{function.__qualname__}: {name}: {fault['msg'].lower()}") from error

@@ -17,7 +17,7 @@ from imgclf.core.rebuild import Rebuildable
 from imgclf.data.datasets import ImageDataset
 from imgclf.data.samplers import BatchSampler
 from imgclf.data.splits import hold_out
-from imgclf.transforms.augmentation import Augmentation
+from imgclf.transforms.compose import Compose
 
 ON_THIS_MACHINE = ("data_dir", "cache_dir")  # arguments that say where files are, which no checkpoint keeps
 MOST_WORKERS = 512
@@ -58,7 +58,7 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         val_fraction: float = 0.1,
         split_seed: int = 0,
         seed: int = 0,
-        augmentation: Augmentation | None = None,
+        augmentation: Compose | None = None,
         balance: str = "none",
         num_workers: int = 0,
     ) -> None:

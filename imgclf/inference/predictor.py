@@ -1,6 +1,5 @@
 """A trained classifier, ready to be asked."""
 
-import copy
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +15,9 @@ from imgclf.core.metrics import decide
 from imgclf.imaging.handwriting import CANVAS, WORKING, read_digit
 from imgclf.imaging.image_files import open_image, read_image
 from imgclf.models.classifier import Classifier
-from imgclf.transforms.augmentation import Augmentation
+from imgclf.transforms.compose import Compose
+from imgclf.transforms.mixing import Mixing
+from imgclf.transforms.spatial import RandomFlip
 
 IMAGES_AS = ("auto", "photo", "mnist")
 DIGITS = [str(digit) for digit in range(10)]
@@ -58,7 +59,7 @@ class Predictor:
     ) -> None:
         several = [classifier] if isinstance(classifier, Classifier) else classifier
         self.classifiers, self.image_shape, self.dark_ink = [one.eval() for one in several], image_shape, dark_ink
-        self._views, self._flips, self._augmentation = 1, False, Augmentation()
+        self._views, self._flips, self._augmentation = 1, False, Compose()
         self.scaled = scaled
         self.batch_size = batch_size or min(1000, max(1, PIXELS // math.prod(image_shape[1:])))
 
@@ -86,31 +87,34 @@ class Predictor:
             )
         return torch.cat([self._answer(chunk).cpu() for chunk in images.split(self.batch_size)])
 
-    def use_tta(self, count: int, augmentation: Augmentation) -> None:
-        """Test-time augmentation: from now on probabilities are means over the image as it is and augmented views.
+    def use_tta(self, views: int, augmentation: Compose) -> None:
+        """Turns on test-time augmentation: probabilities become means over several views of each image.
 
         Args:
-            count: of views, the image itself included; 1 for that alone.
-            augmentation: draws count - 1 changes, from a constant seed and on the CPU, that every image undergoes. If
-                it flips, every second view is flipped.
+            views: number of views, the unchanged image included; 1 turns it off.
+            augmentation: draws one change for each further view, on the CPU and from a constant seed; all images
+                undergo the same. Where it has a RandomFlip, every second view is flipped, whatever its p.
 
         Raises:
-            ValueError: no whole number from 1 up; several views, but no augmentation that changes an image, or one that
-                mixes images; or an augmentation and no view to apply it to.
+            ValueError: ``views`` is no whole number from 1 up; the augmentation mixes images, or does not change them
+                where there are several views; or it changes them, but there is one view only.
+
+        Example:
+            >>> predictor.use_tta(8, Compose([RandomAffine(translate=0.04), RandomFlip(p=0.5)]))
+            >>> probabilities = predictor.predict_proba(images)
         """
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"tta={count}: give the number of views, a whole number from 1 (none but the image) up")
-        if count == 1 and augmentation:
-            raise ValueError("tta=1 is the image as it is: give the number of views for augmentation, as in tta=8")
-        if augmentation.mixup or augmentation.cutmix:
-            raise ValueError("augmentation.mixup and cutmix make one image of two: leave them out of views")
-        self._views, self._flips, self._augmentation = count, augmentation.flip > 0, copy.copy(augmentation)
-        self._augmentation.flip = 0.0
+        if not isinstance(views, int) or views < 1:
+            raise ValueError(f"tta={views}: give the number of views, a whole number from 1 (the image alone) up")
+        if views == 1 and augmentation:
+            raise ValueError("tta=1: a single view is the unchanged image; give more for the augmentation, as in tta=8")
+        if any(isinstance(transform, Mixing) for transform in augmentation.transforms):
+            raise ValueError("mixup and cutmix make one image of two: leave them out of views")
+        flips = [transform for transform in augmentation.transforms if isinstance(transform, RandomFlip)]
+        self._views, self._flips = views, bool(flips)
+        self._augmentation = Compose([transform for transform in augmentation.transforms if transform not in flips])
         probe = torch.rand(1, 1, 32, 32, generator=rng.generator("probe"))
-        if count > 1 and all(torch.equal(self._view(probe, view), probe) for view in range(1, count)):
-            raise ValueError(
-                f"tta={count} needs an augmentation to draw views from, such as augmentation.translate=0.04"
-            )
+        if views > 1 and all(torch.equal(self._view(probe, view), probe) for view in range(1, views)):
+            raise ValueError(f"tta={views}: views need an augmentation that changes images, such as translate=0.04")
 
     def _answer(self, images: Tensor) -> Tensor:
         """float32 logits of a chunk; of means of probabilities their logarithm."""
@@ -121,7 +125,7 @@ class Predictor:
         return torch.stack(logits).softmax(2).mean(0).clamp_min(1e-30).log()
 
     def _view(self, images: Tensor, view: int) -> Tensor:
-        """As channels of one image all images get the same change, whatever the chunk they are in."""
+        """The change of one view, the same for all images: they are handed over as the channels of a single image."""
         images = images.cpu().float() / (1 if images.is_floating_point() else 255)
         images = images.flip(-1) if self._flips and view % 2 else images
         as_one = images.reshape(1, -1, *images.shape[2:])

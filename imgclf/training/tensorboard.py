@@ -1,9 +1,9 @@
 """What happens around training: the progress bar, checkpoints, the record of every epoch, pictures of it."""
 
-import inspect
 from typing import Any
 
 import lightning.pytorch as pl
+from hydra.utils import instantiate
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore[missing-module-attribute]
 
@@ -13,7 +13,6 @@ from imgclf.figures.style import encode_png, render
 from imgclf.models.classifier import Classifier
 from imgclf.runs.run_dir import RunDir
 from imgclf.training.history import History
-from imgclf.transforms.augmentation import Augmentation
 
 
 class Dashboard(pl.Callback):
@@ -86,7 +85,7 @@ def tensorboard_loggers(trainer: pl.Trainer) -> list[TensorBoardLogger]:
 
 def loggable_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
     """The options that say what was trained: not where and how it was logged, nor what is off, so that few are left."""
-    off = {name: argument.default for name, argument in inspect.signature(Augmentation).parameters.items()}
+    on = {name: node for name, node in config["augmentation"].items() if isinstance(node, dict) and instantiate(node)}
 
     def shown(options: Any) -> Any:
         if not isinstance(options, dict):
@@ -94,10 +93,10 @@ def loggable_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
         values = {
             name: shown(value)
             for name, value in options.items()
-            if name not in NO_HYPERPARAMETERS and value is not None and (name not in off or value != off[name])
+            if name not in NO_HYPERPARAMETERS and value is not None
         }
         target = values.pop("_target_", None)
         return {"class": target.rpartition(".")[2], **values} if target else values
 
     groups = ("seed", "data", "model", "optimizer", "scheduler", "augmentation", "trainer")
-    return {name: shown(config[name]) for name in groups}
+    return {name: shown(on if name == "augmentation" else config[name]) for name in groups}

@@ -1,8 +1,4 @@
-"""The MNIST variations of Larochelle et al. (2007), and digits on paper, synthesised batch by batch.
-
-The published files are not used: digits are rotated and given backgrounds as the paper describes
-("An empirical evaluation of deep architectures on problems with many factors of variation", ICML 2007).
-"""
+"""Digits written with dark ink on plain, ruled or squared paper, synthesised batch by batch."""
 
 import math
 
@@ -12,72 +8,87 @@ from torch import Tensor
 
 from imgclf.core.rng import random_bytes
 
+# What is drawn uniformly for each image; lengths are in pixels, angles in radians.
+SHEET = {
+    "tone": (0.55, 1.0),  # grey level of the paper
+    "shading_x": (-0.2, 0.2),  # relative change of the light from one side of the sheet to the other
+    "shading_y": (-0.2, 0.2),
+}
+LINES = {
+    "tilt": (-math.pi / 30, math.pi / 30),
+    "thickness": (0.3, 1.6),
+    "line_darkness": (0.1, 0.6),  # share of the light that a line takes away
+    "phase": (0.0, 1.0),  # where the first line lies, in units of the spacing
+}
+INK = {
+    "thinning": (0.0, 0.55),  # coverage at a stroke's edge that is cut off, which makes the stroke thinner
+    "ink_darkness": (0.45, 0.95),  # share of the light that ink takes away
+    "blur": (0.0, 1.0),  # share of a 3x3 Gaussian
+    "grain": (0.0, 0.06),  # amplitude of the sensor's and the paper's noise
+}
+# The order of the names is part of the published evaluation sets: the numbers of one generator are dealt out in it.
+PATTERNS = {
+    "white": SHEET | INK,
+    "lined": SHEET | {"spacing": (9.0, 28.0)} | LINES | INK,
+    "squared": SHEET | {"spacing": (6.0, 26.0)} | LINES | {"phase_across": (0.0, 1.0)} | INK,
+}
+DRAWS = 13  # numbers drawn per image, whatever the pattern uses of them
+
 
 def draw_paper(ink: Tensor, pattern: str, generator: torch.Generator) -> Tensor:
     """Dark ink on light paper, as a scan or photograph of handwriting shows it.
 
-    Drawn for every image, uniformly (lengths in pixels of the image):
-
-    ================  ============  =======================================================
-    paper tone        0.55 to 1     grey level of the sheet
-    shading           -0.2 to 0.2   relative change of the light across the sheet, per axis
-    spacing           9 to 28       between ruled lines; 6 to 26 for squares
-    phase             0 to 1        of a period, each direction its own
-    tilt              -6 to 6       degrees
-    line thickness    0.3 to 1.6
-    line darkness     0.1 to 0.6    share of the light that a line takes away
-    pen               0 to 0.55     grey level of the stroke's edge that is cut off: thick to thin
-    ink darkness      0.45 to 0.95  share of the light that the ink takes away
-    blur              0 to 1        share of a 3x3 Gaussian
-    grain             0 to 0.06     amplitude of the sensor's and the paper's noise
-    ================  ============  =======================================================
-
     Args:
         ink: float (N, 1, H, W) in [0, 1], the coverage of the paper by ink.
-        pattern: "white", "lined" or "squared".
+        pattern: a key of ``PATTERNS``, which has what is drawn for each image and its range.
         generator: on ink's device.
 
     Returns:
         float (N, 1, H, W) in [0, 1].
+
+    Example:
+        >>> sheets = draw_paper(digits, "lined", torch.Generator().manual_seed(0))
     """
-    n, _, height, width = ink.shape
-    device = ink.device
-    draw = iter(torch.rand(13, n, 1, 1, 1, generator=generator, device=device).to(ink.dtype))
-
-    def uniform(low: float, high: float) -> Tensor:
-        return next(draw) * (high - low) + low
-
-    y = torch.arange(height, device=device, dtype=ink.dtype).sub_((height - 1) / 2).view(1, 1, -1, 1)
-    x = torch.arange(width, device=device, dtype=ink.dtype).sub_((width - 1) / 2).view(1, 1, 1, -1)
-    tone = uniform(0.55, 1.0)
-    # Linear light: separable into a row and a column vector, so the whole sheet costs one operation.
-    light = tone * (1 + uniform(-0.2, 0.2) / width * x) * (1 + uniform(-0.2, 0.2) / height * y)
+    count, _, height, width = ink.shape
+    device, dtype = ink.device, ink.dtype
+    numbers = torch.rand(DRAWS, count, 1, 1, 1, generator=generator, device=device).to(dtype)
+    drawn = {
+        name: number * (high - low) + low
+        for (name, (low, high)), number in zip(PATTERNS[pattern].items(), numbers, strict=False)
+    }
+    y = torch.arange(height, device=device, dtype=dtype).sub_((height - 1) / 2).view(1, 1, -1, 1)
+    x = torch.arange(width, device=device, dtype=dtype).sub_((width - 1) / 2).view(1, 1, 1, -1)
+    # The light is a product of a row and a column vector, so that the whole sheet costs one operation.
+    light = drawn["tone"] * (1 + drawn["shading_x"] / width * x) * (1 + drawn["shading_y"] / height * y)
     if pattern != "white":
-        spacing = uniform(9, 28) if pattern == "lined" else uniform(6, 26)
-        tilt = uniform(-math.pi / 30, math.pi / 30)
-        reach = uniform(0.3, 1.6) / 2 + 0.5  # a line covers fully up to reach - 1 from its middle, nothing from reach
-        darkness = uniform(0.1, 0.6)
-        across, along = tilt.cos() / spacing, tilt.sin() / spacing
-        lines = _lines(y * across + x * along + uniform(0, 1), spacing, reach)
-        if pattern == "squared":
-            lines = torch.maximum(lines, _lines(x * across - y * along + uniform(0, 1), spacing, reach))
-        light = light * lines.mul_(-darkness).add_(1)
-    cut = uniform(0, 0.55)
-    coverage = (ink - cut).div_(1 - cut).clamp_(min=0).mul_(-uniform(0.45, 0.95)).add_(1)
+        light = light * _ruling(x, y, drawn).mul_(-drawn["line_darkness"]).add_(1)
+    thinning = drawn["thinning"]
+    coverage = (ink - thinning).div_(1 - thinning).clamp_(min=0).mul_(-drawn["ink_darkness"]).add_(1)
     sheet = light * coverage
-    sheet = sheet.lerp_(_gaussian(sheet), uniform(0, 1).expand_as(sheet))
-    grain = random_bytes(tuple(sheet.shape), device, generator).to(ink.dtype).sub_(127.5)
-    return sheet.addcmul_(grain, uniform(0, 0.06) / 255).clamp_(0, 1)
+    sheet = sheet.lerp_(_gaussian(sheet), drawn["blur"].expand_as(sheet))
+    grain = random_bytes(tuple(sheet.shape), device, generator).to(dtype).sub_(127.5)
+    return sheet.addcmul_(grain, drawn["grain"] / 255).clamp_(0, 1)
+
+
+def _ruling(x: Tensor, y: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+    """Coverage in [0, 1] by ruled lines, or by squares if a phase across is drawn."""
+    spacing, tilt = drawn["spacing"], drawn["tilt"]
+    reach = drawn["thickness"] / 2 + 0.5  # from a line's middle: it covers nothing there, and all one pixel before
+    across, along = tilt.cos() / spacing, tilt.sin() / spacing
+    lines = _lines(y * across + x * along + drawn["phase"], spacing, reach)
+    if "phase_across" in drawn:
+        lines = torch.maximum(lines, _lines(x * across - y * along + drawn["phase_across"], spacing, reach))
+    return lines
 
 
 def _lines(position: Tensor, spacing: Tensor, reach: Tensor) -> Tensor:
-    """Coverage in [0, 1] by lines at whole values of ``position``, with edges one pixel soft."""
+    """Coverage in [0, 1] by lines at whole values of ``position``, whose edges are one pixel soft."""
     distance = (position - position.round()).abs_().mul_(spacing)
     return distance.neg_().add_(reach).clamp_(0, 1)
 
 
 def _gaussian(images: Tensor) -> Tensor:
-    """The 3x3 binomial blur, edges repeated; three shifted sums a direction are faster than a convolution here."""
+    """A 3x3 binomial blur that repeats the border; shifted sums are faster here than a convolution."""
     padded = F.pad(images, (0, 0, 1, 1), mode="replicate")
     rows = (padded[:, :, :-2] + padded[:, :, 2:]).mul_(0.25).add_(images, alpha=0.5)
     padded = F.pad(rows, (1, 1, 0, 0), mode="replicate")

@@ -5,42 +5,52 @@ The published files are not used: digits are rotated and given backgrounds as th
 """
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from imgclf.core.rng import random_bytes
+from imgclf.core.validation import checked
 from imgclf.transforms.backgrounds import Backgrounds
 from imgclf.transforms.geometry import rotation, warp
-from imgclf.transforms.paper import draw_paper
+from imgclf.transforms.paper import PATTERNS, draw_paper
 
-BACKGROUNDS = ("rand", "image", "white", "lined", "squared")
-VARIATIONS = ("basic", "rot", *(f"{rot}back-{name}" for rot in ("", "rot-") for name in BACKGROUNDS))
+VariationName = Literal[
+    "basic", "rot",
+    "back-rand", "back-image", "back-white", "back-lined", "back-squared",
+    "rot-back-rand", "rot-back-image", "rot-back-white", "rot-back-lined", "rot-back-squared",
+]  # fmt: skip
+VARIATIONS = get_args(VariationName)
 
 
 class Variation:
     """Turns light digits on black into one of ``VARIATIONS``.
 
     Args:
-        name: "basic" (unchanged), "rot", or "[rot-]back-{rand,image,white,lined,squared}".
+        variation: "basic" (unchanged), "rot" (turned by any angle), or one with a background.
         backgrounds: where the patches of back-image come from.
-        max_angle: rotation is uniform in [0, max_angle), in radians.
 
     Raises:
-        ValueError: unknown name, or back-image without backgrounds.
+        ValueError: unknown variation, or back-image without backgrounds.
+
+    Example:
+        >>> vary = Variation("rot-back-image", Backgrounds(photographs("train")))
+        >>> images = vary(images, torch.Generator().manual_seed(0))
     """
 
-    def __init__(self, name: str, backgrounds: Backgrounds | None = None, max_angle: float = 2 * math.pi) -> None:
-        if name not in VARIATIONS:
-            raise ValueError(f"data.variation={name}: choose one of {', '.join(VARIATIONS)}")
-        if name.endswith("image") and backgrounds is None:
-            raise ValueError(f"variation {name} needs photographs: pass backgrounds=Backgrounds(photographs('train'))")
-        self.name, self.backgrounds, self.max_angle = name, backgrounds, max_angle
-        self.rotates = name.startswith("rot")
-        self.background = name.rpartition("back-")[2] if "back-" in name else None
+    @checked
+    def __init__(self, variation: VariationName, backgrounds: Backgrounds | None = None) -> None:
+        self.name, self.backgrounds = variation, backgrounds
+        self.rotates = variation.startswith("rot")
+        self.background = variation.rpartition("back-")[2] if "back-" in variation else None
+        if self.background == "image" and backgrounds is None:
+            raise ValueError(
+                f"variation={variation}: needs photographs, as in backgrounds=Backgrounds(photographs('train'))"
+            )
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Applies the variation, drawing anew for every image.
+        """Applies the variation, drawing anew for each image.
 
         Args:
             images: float (N, 1, H, W) in [0, 1], light ink on black.
@@ -50,15 +60,17 @@ class Variation:
             The same shape, dtype and range; for back-white, -lined and -squared dark ink on light paper.
         """
         if self.rotates:
-            angles = torch.rand(len(images), generator=generator, device=images.device) * self.max_angle
+            angles = torch.rand(len(images), generator=generator, device=images.device) * (2 * math.pi)
             images = warp(images, rotation(angles))
         if self.background is None:
             return images
-        if self.background == "rand":
-            behind = random_bytes(tuple(images.shape), images.device, generator)
-        elif self.background == "image" and self.backgrounds is not None:
-            behind = self.backgrounds.sample(len(images), generator)
-        else:
+        if self.background in PATTERNS:
             return draw_paper(images, self.background, generator)
-        behind = behind.to(images.dtype).div_(255)
+        behind = self._behind(images, generator).to(images.dtype).div_(255)
         return behind.lerp_(torch.ones((), dtype=images.dtype, device=images.device).expand_as(behind), images)
+
+    def _behind(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """uint8 (N, 1, H, W): what the ink is composited over."""
+        if self.backgrounds is not None and self.background == "image":
+            return self.backgrounds.sample(len(images), generator)
+        return random_bytes(tuple(images.shape), images.device, generator)

@@ -148,7 +148,7 @@ def test_same_seed_same_numbers_another_seed_others(train, tmp_path):
 def test_a_run_stopped_after_two_of_four_epochs_resumes_to_the_same_end(scheduler, train, power_cut, tmp_path):
     recipe = (
         *("data=noisy_digits", "data.variation=rot-back-rand", "model=cnn", "augmentation=affine"),
-        *("augmentation.elastic=0.03", "augmentation.mixup=0.3", "augmentation.cutmix=0.3"),
+        *("augmentation.elastic.magnitude=0.03", "augmentation.mixup.p=0.3", "augmentation.cutmix.p=0.3"),
         *(f"scheduler={scheduler}", "trainer.max_epochs=4"),
     )
     assert train(*recipe, "hydra.run.dir=whole").code == 0

@@ -34,7 +34,7 @@ from tests.conftest import PROJECT, SMALL
         (["model.threshold=2"], ["model.threshold=2", "between 0 and 1"]),
         (["model.normalize=batch"], ["model.normalize=batch", "dataset, image"]),
         (["data.balance=both"], ["data.balance=both", "weighted_loss"]),
-        (["augmentation.crop=2"], ["augmentation.crop=2", "between 0 and 1"]),
+        (["augmentation.crop.min_area=2"], ["min_area=2", "from 0 to 1"]),
         (["data=image_folder"], ["data.root", "data.root=DIR"]),
         (["data=image_folder", "data.root=nowhere"], ["data.root=nowhere: no such folder"]),
         (["data=chest_xray", "data.group_pattern=nobody"], ["data.group_pattern=nobody matches no file, such as IM-0"]),

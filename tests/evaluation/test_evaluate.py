@@ -77,7 +77,7 @@ def test_several_variations_in_one_command(run, script, tmp_path):
 
 def test_an_ensemble_and_several_views(run, script, tmp_path):
     best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-    views = ("tta=3", "augmentation.translate=0.1")
+    views = ("tta=3", "augmentation.affine.translate=0.1")
     result = script("evaluate.py", f"ckpt=[{best},{last}]", *views, "split=val", "hydra.run.dir=several")
     assert result.code == 0, result.err
     alone, together = metrics(run, "val"), metrics(tmp_path / "several", "val")

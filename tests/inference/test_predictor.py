@@ -8,7 +8,10 @@ from imgclf.inference.ensemble import ensemble
 from imgclf.inference.predictor import Prediction, Predictor
 from imgclf.models.classifier import Classifier
 from imgclf.models.cnn import CNN
-from imgclf.transforms.augmentation import Augmentation
+from imgclf.transforms.compose import Compose
+from imgclf.transforms.intensity import ColorJitter, RandomErasing
+from imgclf.transforms.mixing import MixUp
+from imgclf.transforms.spatial import RandomAffine, RandomFlip
 
 
 @pytest.fixture
@@ -136,25 +139,26 @@ def test_views_are_the_same_for_every_image_and_averaged(predictor, images):
     plain = predictor.predict_proba(images)
     mean = (plain + predictor.predict_proba(images.flip(-1))) / 2
     for count, flip in ((2, 1.0), (2, 0.1), (4, 0.5)):
-        predictor.use_tta(count, Augmentation(flip=flip))
+        predictor.use_tta(count, Compose([RandomFlip(flip)]))
         torch.testing.assert_close(predictor.predict_proba(images), mean)
-    predictor.use_tta(4, Augmentation(degrees=20, translate=0.1, contrast=0.5, erase=0.5))
+    changes = [RandomAffine(degrees=20, translate=0.1), ColorJitter(contrast=0.5), RandomErasing(0.5)]
+    predictor.use_tta(4, Compose(changes))
     seen = predictor.predict_proba(images)
     assert not torch.allclose(seen, plain)
     torch.testing.assert_close(predictor.predict_proba(images[5:6]), seen[5:6])  # whatever the other images are
     assert predictor.predict([]) == []
-    predictor.use_tta(1, Augmentation())
+    predictor.use_tta(1, Compose())
     assert torch.equal(predictor.predict_proba(images), plain)
 
 
 def test_views_that_cannot_be_are_refused(predictor):
     for count in (0, 2.5, None):
         with pytest.raises(ValueError, match=f"tta={count}"):
-            predictor.use_tta(count, Augmentation(flip=1.0))
-    for nothing in (Augmentation(), Augmentation(erase=1e-9)):
-        with pytest.raises(ValueError, match="tta=3 needs an augmentation"):
+            predictor.use_tta(count, Compose([RandomFlip(1.0)]))
+    for nothing in (Compose(), Compose([RandomErasing(1e-9)])):
+        with pytest.raises(ValueError, match=r"tta=3: .*augmentation"):
             predictor.use_tta(3, nothing)
     with pytest.raises(ValueError, match="as in tta=8"):
-        predictor.use_tta(1, Augmentation(translate=0.1))
+        predictor.use_tta(1, Compose([RandomAffine(translate=0.1)]))
     with pytest.raises(ValueError, match="mixup and cutmix"):
-        predictor.use_tta(3, Augmentation(translate=0.1, mixup=0.5))
+        predictor.use_tta(3, Compose([RandomAffine(translate=0.1), MixUp(0.5)]))
