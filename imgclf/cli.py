@@ -72,10 +72,10 @@ def _job(main: Callable[[Any], Any], cfg: Any) -> Any:
     if file.exists() and _settings(json.loads(file.read_text())["overrides"]) != _settings(overrides):
         raise ValueError(f"{file.parent} is a job of another sweep: choose another hydra.sweep.dir")
 
-    def tell(error: str | None) -> None:
-        write_file(file, json.dumps({"overrides": overrides, "error": error}, indent=2) + "\n")
+    def tell(error: str | None, message: str | None) -> None:
+        write_file(file, json.dumps({"overrides": overrides, "error": error, "message": message}, indent=2) + "\n")
 
-    tell(None)
+    tell(None, None)
     try:
         try:
             return main(cfg)
@@ -83,7 +83,7 @@ def _job(main: Callable[[Any], Any], cfg: Any) -> Any:
             raise RuntimeError(f"the job asked to exit with {stop.code}") from stop
     except Exception as error:
         _note_given(error)
-        tell(one_line(error))
+        tell(one_line(error), str(error))
         raise
 
 

@@ -5,8 +5,8 @@ import statistics
 
 import pytest
 
-from imgclf.sweeps.jobs import rank_jobs, read_jobs, swept_options
-from imgclf.sweeps.summary import picture, summarise
+from imgclf.sweeps.jobs import rank_configurations, read_jobs, swept_options
+from imgclf.sweeps.summary import plot_summary, summarise
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_seeds_are_aggregated_and_a_validation_metric_ranks(sweep, capfd):
 
 def test_lower_is_better_for_a_loss_and_groups_without_a_result_come_last(sweep):
     folder = sweep(("model=a", [], {}), ("model=b", [0.5], {"val/loss": 2.0}), ("model=c", [0.1], {"val/loss": 1.0}))
-    groups = rank_jobs(read_jobs(folder), "val/loss", "min")
+    groups = rank_configurations(read_jobs(folder), "val/loss", "min")
     assert [group.settings["model"] for group in groups] == ["c", "b", "a"]
     assert math.isnan(groups[2].mean)
     assert math.isnan(groups[0].deviation)
@@ -92,7 +92,7 @@ def test_a_job_that_was_killed_is_unfinished(sweep):
     [
         (["a=1 seed=1", "a=1 seed=2"], "plot_metric_over_epochs"),
         (["a=1 b=1 seed=1", "a=2 b=1 seed=2"], "plot_metric_over_epochs"),
-        (["a=1 b=x", "a=1 b=y", "a=2 b=x", "a=2 b=y"], "plot_grid"),
+        (["a=1 b=x", "a=1 b=y", "a=2 b=x", "a=2 b=y"], "plot_metric_grid"),
         (["a=1 b=x", "a=2 b=y", "a=3 b=x"], "plot_parallel_coordinates"),  # as a search leaves it: no full grid
         (["a=1", "a=2"], "plot_parallel_coordinates"),
         (["a=1 b=1 c=1", "a=1 b=2 c=1", "a=1 b=1 c=2"], "plot_parallel_coordinates"),
@@ -100,13 +100,15 @@ def test_a_job_that_was_killed_is_unfinished(sweep):
 )
 def test_what_was_swept_chooses_the_picture(jobs, drawn, sweep, monkeypatch):
     asked = []
-    for name in ("plot_metric_over_epochs", "plot_grid", "plot_parallel_coordinates"):
-        monkeypatch.setattr(f"imgclf.sweeps.summary.{name}", lambda *given, name=name: asked.append((name, given)))
+    for name in ("plot_metric_over_epochs", "plot_metric_grid", "plot_parallel_coordinates"):
+        monkeypatch.setattr(
+            f"imgclf.sweeps.summary.{name}", lambda *given, name=name, **titles: asked.append((name, given))
+        )
     folder = sweep(*[(overrides, [0.1, 0.2 + i / 10], {}) for i, overrides in enumerate(jobs)])
     found = read_jobs(folder)
-    picture(rank_jobs(found, "val/accuracy", "max"), swept_options(found), "val/accuracy", "max")
+    plot_summary(found, rank_configurations(found, "val/accuracy", "max"), "val/accuracy", "max")
     assert [name for name, _ in asked] == [drawn]
-    if drawn == "plot_grid":
+    if drawn == "plot_metric_grid":
         values, down, across, *_ = asked[0][1]
         assert (down, across) == (["1", "2"], ["x", "y"])
         assert [cell for row in values for cell in row] == pytest.approx([0.2, 0.3, 0.4, 0.5])
