@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import filter_overrides
 from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from imgclf.core.names import better
@@ -35,13 +36,15 @@ class Grid(BasicSweeper):
     """
 
     config: DictConfig  # pyrefly: ignore[bad-override-mutable-attribute]
+    hydra_context: HydraContext  # pyrefly: ignore[bad-override-mutable-attribute]
     check: Check
 
     def sweep(self, arguments: list[str]) -> Any:
         given = {argument.partition("=")[0] for argument in arguments}
         self.params = {name: value for name, value in self.params.items() if name not in given}
         lines = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
-        overrides = OverridesParser.create().parse_overrides(lines)
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)  # which glob(*) needs
+        overrides = parser.parse_overrides(lines)
         for override in overrides:
             if override.is_interval_sweep():
                 raise ValueError(

@@ -1,4 +1,3 @@
-import csv
 import json
 import math
 import statistics
@@ -7,11 +6,12 @@ import pytest
 
 from imgclf.sweeps.jobs import rank_configurations, read_jobs, swept_options
 from imgclf.sweeps.summary import plot_summary, summarise
+from tests.sweeps.sweep_folder import summary_rows
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Writes job folders: overrides, objective by epoch (its last one counts), and more metrics; None: a failed job."""
+    """Writes a folder for each job: its overrides, its objective by epoch (none if it failed), and more metrics."""
 
     def write(*jobs):
         for number, (overrides, values, more) in enumerate(jobs):
@@ -29,11 +29,6 @@ def sweep(tmp_path):
     return write
 
 
-def rows(folder):
-    with (folder / "summary.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_seeds_are_aggregated_and_a_validation_metric_ranks(sweep, capfd):
     folder = sweep(
         ("model=mlp seed=1", [0.5, 0.6], {"test/accuracy": 0.99}),
@@ -49,7 +44,7 @@ def test_seeds_are_aggregated_and_a_validation_metric_ranks(sweep, capfd):
     assert best.mean == pytest.approx(0.92)
     assert best.deviation == pytest.approx(statistics.stdev([0.9, 0.94]))
     assert other.values == [0.6, 0.8]
-    table = rows(folder)
+    table = summary_rows(folder)
     assert [row["job"] for row in table] == ["2", "3", "4", "0", "1"]
     assert [row["rank"] for row in table] == ["1", "1", "1", "2", "2"]
     assert {row["n"] for row in table} == {"2"}
@@ -85,6 +80,15 @@ def test_a_job_that_was_killed_is_unfinished(sweep):
     assert (job.status, job.metrics) == ("unfinished", {})
     assert summarise(folder, [job], "val/accuracy", "max")[0].values == []
     assert not (folder / "summary.png").exists()  # there is nothing to draw
+
+
+def test_an_undefined_metric_counts_as_no_result(sweep):
+    folder = sweep(("model=a", [0.5], {"val/auroc": None}), ("model=b", [0.5], {"val/auroc": 0.7}))
+    jobs = read_jobs(folder)
+    ranking = rank_configurations(jobs, "val/auroc", "max")
+    assert [(tried.settings["model"], tried.values) for tried in ranking] == [("b", [0.7]), ("a", [])]
+    summarise(folder, jobs, "val/accuracy", "max")
+    assert [row["val/auroc"] for row in summary_rows(folder)] == ["", "0.7"]
 
 
 @pytest.mark.parametrize(
