@@ -8,7 +8,8 @@ import hydra
 from omegaconf import DictConfig
 
 from imgclf import cli
-from imgclf.sweeps.sweepers import register
+from imgclf.options import check
+from imgclf.sweeps import sweepers
 from imgclf.training.distributed import Processes, check_devices
 from imgclf.training.fit import layout, report, supplied, train, unfused
 from imgclf.training.launch import as_started, launch, must_launch
@@ -30,7 +31,6 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
-    from imgclf.options import check
     from imgclf.runs.run_dir import RunDir
 
     job = HydraConfig.get()
@@ -114,5 +114,5 @@ def main(cfg: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     sys.argv[1:] = cli.repeated(sys.argv[1:], Path(__file__).parent / "conf" / "train.yaml")
-    register()
+    sweepers.register(check=check)
     cli.run(main)

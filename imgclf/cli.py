@@ -97,11 +97,14 @@ def _lasting(overrides: Sequence[str]) -> list[str]:
 @contextlib.contextmanager
 def naming_options(cfg: Any) -> Iterator[None]:
     """Exceptions raised within know the composed options, so that ``one_line`` can call arguments by these names."""
+    from hydra.core.hydra_config import HydraConfig
+
     try:
         yield
     except Exception as error:
         if not hasattr(error, "options"):
             error.options = flat(OmegaConf.to_container(cfg))  # pyrefly: ignore[missing-attribute]
+            error.add_note(f"given {' '.join(HydraConfig.get().overrides.task)[:300]}")
         raise
 
 
@@ -180,18 +183,9 @@ def one_line(error: Exception) -> str:
     elif isinstance(error, (*COMPLETE, HydraException, OmegaConfBaseException)):
         text = full_names(str(error).partition("Config search path:")[0], options)
     else:
-        text = f"{type(error).__name__}: {full_names(str(error)[:300], options)} ({_where_to_look(error)})"
+        notes = "; ".join([*getattr(error, "__notes__", ()), "HYDRA_FULL_ERROR=1 shows where"])
+        text = f"{type(error).__name__}: {full_names(str(error)[:300], options)} ({notes})"
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], " ".join(text.split()))[:LONGEST]
-
-
-def _where_to_look(error: Exception) -> str:
-    """The command line, for an exception of a library, which knows nothing of options."""
-    from hydra.core.hydra_config import HydraConfig
-
-    notes = list(getattr(error, "__notes__", ()))
-    if HydraConfig.initialized():
-        notes.append(f"given {' '.join(HydraConfig.get().overrides.task)[:300]}")
-    return "; ".join([*notes, "HYDRA_FULL_ERROR=1 shows where"])
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,4 +1,4 @@
-"""The pictures of a run. Each function returns a matplotlib Figure that belongs to nobody else (no pyplot state)."""
+"""Figures of a dataset: how many images each class has, their grey levels, the mean image of each class, samples."""
 
 from __future__ import annotations
 
@@ -7,63 +7,93 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from imgclf.figures.style import BLUE, SPLIT_COLOURS, draw_tiles, image_grid, plain_axes
+from imgclf.figures.style import BLUE, SPLIT_COLOURS, despine, draw_images, plot_images, set_x_labels
 
-if TYPE_CHECKING:  # a sweep's pictures are drawn without torch
+if TYPE_CHECKING:  # lazy: the figures of a sweep are drawn without torch
     from torch import Tensor
 
     from imgclf.data.datasets import ImageDataset
-PER_CLASS = 1000, 2**22  # images and pixels a class at most that the mean image and the histogram are taken over
+
+MAX_IMAGES, MAX_PIXELS = 1000, 2**22  # of each class, for its mean image and the histogram
+MAX_SAMPLES = 50
+GREY_LEVELS, BINS = 256, 64
 
 
-def plot_dataset(splits: dict[str, ImageDataset], class_names: list[str]) -> Figure:
-    """Class counts per split, the mean image of each class and the intensity histogram."""
-    import torch
+def plot_dataset(splits: dict[str, ImageDataset], class_names: Sequence[str]) -> Figure:
+    """Shows the number of images of each class in each split, and the first split's grey levels and mean images.
 
-    classes = len(class_names)
-    columns = min(classes, 12)
-    rows = -(-classes // columns)
-    figure = Figure(figsize=(12, 5 + 1.5 * rows), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[4.4, 0.6 + 1.5 * rows])  # pyrefly: ignore[not-iterable]
+    Args:
+        splits: the name of each split, "train", "val" or "test", and its images; at least one.
+        class_names: a name for each class.
+    """
+    columns = min(len(class_names), 12)
+    means_height = 0.6 + 1.5 * math.ceil(len(class_names) / columns)
+    figure = Figure(figsize=(12, 4.4 + means_height), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[4.4, means_height])  # pyrefly: ignore[not-iterable]
     counts_axes, histogram_axes = top.subplots(1, 2, width_ratios=[3, 2])
-    width = 0.8 / len(splits)
-    for i, (name, images) in enumerate(splits.items()):
-        counts = torch.bincount(images.targets, minlength=classes)
-        places = np.arange(classes) + (i - (len(splits) - 1) / 2) * width
-        label = f"{name} ({len(images):,})"
-        counts_axes.bar(places, counts.numpy(), width * 0.92, label=label, color=SPLIT_COLOURS[name])
-    counts_axes.set_title("Images per class", loc="left")
-    counts_axes.set_xticks(range(classes), class_names, rotation=0 if sum(map(len, class_names)) < 50 else 40)
-    counts_axes.legend(frameon=False, ncols=len(splits), loc="lower right", bbox_to_anchor=(1, 1))
-    plain_axes(counts_axes)
-
-    shown = next(iter(splits.values()))
-    per_class = max(1, min(PER_CLASS[0], PER_CLASS[1] // math.prod(shown.images.shape[1:])))
-    means, sample = [], []
-    for label in range(classes):
-        members = (shown.targets == label).nonzero().flatten()[:per_class]
-        chosen = shown[members][0] if len(members) else shown.images.new_zeros(1, *shown.images.shape[1:])
-        means.append(chosen.float().mean(0))
-        sample.append(chosen.flatten())
-    histogram = torch.bincount(torch.cat(sample).int(), minlength=256).double()
-    share = histogram.view(64, 4).sum(1) / histogram.sum()
-    histogram_axes.bar(np.arange(64) * 4 + 2, share.numpy(), width=4, color=BLUE)
-    histogram_axes.set_yscale("log")
-    histogram_axes.set_ylim(bottom=10.0 ** math.floor(math.log10(float(share[share > 0].min()))))
-    histogram_axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
-    histogram_axes.yaxis.set_minor_formatter(NullFormatter())
-    histogram_axes.set_title(f"Intensity of {next(iter(splits))} pixels", loc="left")
-    histogram_axes.set(xlabel="grey level", ylabel="share of pixels (log scale)")
-    plain_axes(histogram_axes)
-
-    draw_tiles(bottom.subplots(), [mean.round().to(torch.uint8) for mean in means], list(class_names), columns)
+    _draw_class_counts(counts_axes, splits, class_names)
+    name, images = next(iter(splits.items()))
+    means, histogram = _class_means_and_histogram(images, len(class_names))
+    _draw_histogram(histogram_axes, histogram, f"Intensity of {name} pixels")
+    draw_images(bottom.subplots(), means, class_names, columns)
     bottom.suptitle("Mean image of each class")
     return figure
 
 
+def _draw_class_counts(ax: Axes, splits: dict[str, ImageDataset], class_names: Sequence[str]) -> None:
+    positions, width = np.arange(len(class_names)), 0.8 / len(splits)
+    for i, (name, images) in enumerate(splits.items()):
+        counts = images.targets.bincount(minlength=len(class_names)).numpy()
+        offset = (i - (len(splits) - 1) / 2) * width
+        label = f"{name} ({len(images):,})"
+        ax.bar(positions + offset, counts, width * 0.92, label=label, color=SPLIT_COLOURS[name])
+    ax.set_title("Images per class", loc="left")
+    set_x_labels(ax, class_names, angle=0 if sum(map(len, class_names)) < 50 else 40)
+    ax.legend(frameon=False, ncols=len(splits), loc="lower right", bbox_to_anchor=(1, 1))
+    despine(ax)
+
+
+def _class_means_and_histogram(images: ImageDataset, classes: int) -> tuple[Tensor, np.ndarray]:
+    """Each class's mean image, uint8 (classes, C, H, W), black for an empty class, and the count of each grey level."""
+    import torch  # lazy: the figures of a sweep are drawn without it
+
+    shape = images.images.shape[1:]
+    per_class = max(1, min(MAX_IMAGES, MAX_PIXELS // math.prod(shape)))
+    means = torch.zeros(classes, *shape, dtype=torch.uint8)
+    histogram = torch.zeros(GREY_LEVELS, dtype=torch.int64)
+    for label in range(classes):
+        rows = (images.targets == label).nonzero().flatten()[:per_class]
+        if len(rows):
+            members, _ = images[rows]
+            means[label] = members.float().mean(0).round()
+            histogram += members.flatten().bincount(minlength=GREY_LEVELS)
+    return means, histogram.numpy()
+
+
+def _draw_histogram(ax: Axes, histogram: np.ndarray, title: str) -> None:
+    shares = histogram.reshape(BINS, -1).sum(1) / max(1, histogram.sum())
+    ax.stairs(shares, np.linspace(0, GREY_LEVELS, BINS + 1), fill=True, color=BLUE)
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=10.0 ** math.floor(math.log10(shares[shares > 0].min(initial=1.0))))
+    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.set_title(title, loc="left")
+    ax.set(xlabel="grey level", ylabel="share of pixels (log scale)")
+    despine(ax)
+
+
 def plot_samples(images: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
-    """A labelled grid of up to 50 images: uint8, or float in [0, 1], (N, C, H, W)."""
-    return image_grid(images[:50], [class_names[label] for label in labels[:50].tolist()], title)
+    """Shows the first 50 images, each below the name of its class.
+
+    Args:
+        images: uint8, or float in [0, 1], (N, C, H, W), where C is 1 or 3.
+        labels: int64 (N,).
+        class_names: a name for each class.
+        title: the figure's.
+    """
+    captions = [class_names[label] for label in labels[:MAX_SAMPLES].tolist()]
+    return plot_images(images[:MAX_SAMPLES], captions, title)

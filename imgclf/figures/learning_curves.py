@@ -1,65 +1,76 @@
-"""The pictures of a run. Each function returns a matplotlib Figure that belongs to nobody else (no pyplot state)."""
+"""Figures of metrics over epochs: those of one run, and those of the runs of a sweep."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from imgclf.figures.style import LINES, ORANGE, SPLIT_COLOURS, plain_axes
+from imgclf.figures.style import LINE_COLOURS, ORANGE, SPLIT_COLOURS, despine
 
 
-def plot_learning_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Loss, accuracy and, of two classes, AUROC over epochs, training and validation; each one's best is marked."""
-    names = ("loss", "accuracy", *(["auroc"] if "val/auroc" in rows[0] else []))
-    figure = Figure(figsize=(5.5 * len(names), 4.2), layout="constrained")
+def plot_learning_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws loss, accuracy and, for two classes, AUROC of training and validation, and marks the best validation.
+
+    Args:
+        rows: one for each epoch: "epoch", "train/loss", "val/loss" and so on; an undefined metric is NaN or None.
+    """
+    titles = {"loss": "Loss", "accuracy": "Accuracy"} | ({"auroc": "AUROC"} if "val/auroc" in rows[0] else {})
+    figure = Figure(figsize=(5.5 * len(titles), 4.2), layout="constrained")
     epochs = [row["epoch"] for row in rows]
-    for ax, name in zip(figure.subplots(1, len(names)), names, strict=True):
-        for stage, label in (("train", "training, as trained"), ("val", "validation")):
-            values = [row[f"{stage}/{name}"] for row in rows]
-            ax.plot(epochs, values, color=SPLIT_COLOURS[stage], marker="o", markersize=4, label=label)
-        best = (min if name == "loss" else max)(rows, key=lambda row: row[f"val/{name}"])
-        value = best[f"val/{name}"]
-        ax.plot(best["epoch"], value, "o", markersize=10, markerfacecolor="none", color=ORANGE)
-        title = "AUROC" if name == "auroc" else name.capitalize()
-        ax.set(title=f"{title} (best validation {value:.4f}, epoch {best['epoch']})", xlabel="epoch")
-        ax.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for ax, (name, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
+        for split, label in (("train", "training, as trained"), ("val", "validation")):
+            ax.plot(epochs, _column(rows, f"{split}/{name}"), "o-", color=SPLIT_COLOURS[split], ms=4, label=label)
+        values = _column(rows, f"val/{name}")
+        if not np.isnan(values).all():
+            best = np.nanargmin(values) if name == "loss" else np.nanargmax(values)
+            ax.plot(epochs[best], values[best], "o", markersize=10, markerfacecolor="none", color=ORANGE)
+            title += f" (best validation {values[best]:.4f}, epoch {epochs[best]})"
+        ax.set(title=title, xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
         ax.legend(frameon=False)
-        ax.grid(alpha=0.3)
-        plain_axes(ax)
+        _style_epochs(ax)
     return figure
 
 
-def plot_metric_over_epochs(curves: dict[str, list[list[float]]], metric: str) -> Figure:
-    """A metric over epochs, the mean over seeds with a band of one standard deviation.
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    return np.array([row[name] for row in rows], dtype=float)
+
+
+def plot_metric_over_epochs(curves: Mapping[str, Sequence[Sequence[float]]], metric: str) -> Figure:
+    """Draws a metric over epochs for each configuration: the mean over its runs, in a band of one standard deviation.
 
     Args:
-        curves: configuration to one list an epoch-wise run, the best configuration first; the first ten are drawn.
+        curves: the label of each configuration and, for each of its runs, the metric of every epoch; the best
+            configuration first. The first ten are drawn.
         metric: its name.
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     ax = figure.subplots()
-    for i, (label, runs) in enumerate(list(curves.items())[: len(LINES)]):
+    for colour, (label, runs) in zip(LINE_COLOURS, curves.items(), strict=False):
         values = np.full((len(runs), max(map(len, runs))), np.nan)
         for row, run in zip(values, runs, strict=True):
             row[: len(run)] = run  # early stopping may end runs at different epochs
         epochs, mean = np.arange(1, values.shape[1] + 1), np.nanmean(values, 0)
-        ax.plot(epochs, mean, color=LINES[i], marker="o", markersize=3, label=f"{label} (n = {len(runs)})")
+        ax.plot(epochs, mean, "o-", color=colour, markersize=3, label=f"{label} (n = {len(runs)})")
         if len(runs) > 1:
-            spread = np.nan_to_num(np.sqrt(np.nansum((values - mean) ** 2, 0) / (len(runs) - 1)))
-            ax.fill_between(epochs, mean - spread, mean + spread, color=LINES[i], alpha=0.2, linewidth=0)
-    title = f"{metric}: mean over seeds and standard deviation"
-    left_out = len(curves) - len(LINES)
-    ax.set(
-        title=title + (f" (the best {len(LINES)} of {len(curves)})" if left_out > 0 else ""),
-        xlabel="epoch",
-    )
-    ax.set_ylabel(metric)
+            going_on = (~np.isnan(values)).sum(0)
+            deviation = np.sqrt(np.nansum((values - mean) ** 2, 0) / np.maximum(going_on - 1, 1))
+            ax.fill_between(epochs, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0)
+    title = f"{metric}: mean and standard deviation over runs"
+    if len(curves) > len(LINE_COLOURS):
+        title += f" (the best {len(LINE_COLOURS)} of {len(curves)})"
+    ax.set(title=title, ylabel=metric)
+    figure.legend(frameon=False, loc="outside lower center", ncols=1 if max(map(len, curves)) > 40 else 2)
+    _style_epochs(ax)
+    return figure
+
+
+def _style_epochs(ax: Axes) -> None:
+    ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
-    figure.legend(frameon=False, loc="outside lower center", ncols=1 if max(map(len, curves)) > 40 else 2)
-    plain_axes(ax)
-    return figure
+    despine(ax)

@@ -1,8 +1,9 @@
-"""The pictures of a run. Each function returns a matplotlib Figure that belongs to nobody else (no pyplot state)."""
+"""What all figures share: colours, grids of images with captions, and the steps from a figure to a PNG file."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,20 +14,23 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-if TYPE_CHECKING:  # a sweep's pictures are drawn without torch
+if TYPE_CHECKING:  # lazy: the figures of a sweep are drawn without torch
     from torch import Tensor
 
-
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6db3", "#e0762f", "#3f9152", "#c0392b", "#666666"
-LINES = (BLUE, ORANGE, GREEN, RED, "#7d5ba6", "#8c6d46", "#d16ba5", "#7f7f7f", "#a8a52e", "#31a3b5")
+LINE_COLOURS = (BLUE, ORANGE, GREEN, RED, "#7d5ba6", "#8c6d46", "#d16ba5", "#7f7f7f", "#a8a52e", "#31a3b5")
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 DPI = 120
+COLUMNS = 10  # images in a row of a grid
+WIDE_CAPTION = 14  # characters, from which a caption needs more space and a smaller font
 
 
 def render(figure: Figure) -> np.ndarray:
-    """The figure as uint8 (H, W, 3)."""
+    """Draws the figure: uint8 (H, W, 3)."""
     figure.set_dpi(DPI)
-    for text in figure.findobj(Text):  # a class may be called $x$; the axes' own powers of ten are "mathdefault"
+    for text in figure.findobj(
+        Text
+    ):  # a class may be called $x$; matplotlib writes its own formulas with "mathdefault"
         text.set_parse_math("mathdefault" in text.get_text() or "$" not in text.get_text())
     return _rasterize(figure)
 
@@ -38,44 +42,70 @@ def _rasterize(figure: Figure) -> np.ndarray:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """uint8 (H, W, 3) as a PNG file."""
+    """The contents of a PNG file that holds the pixels, uint8 (H, W, 3)."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="png")
     return file.getvalue()
 
 
-def image_grid(images: Tensor, captions: list[str], title: str, colour: str | list[str] = "black") -> Figure:
-    columns, longest = 10, max((len(line) for caption in captions for line in caption.split("\n")), default=1)
-    rows = max(1, -(-len(captions) // columns))
-    lines = 1 + max((caption.count("\n") for caption in captions), default=0)
-    width = 1.15 if longest < 14 else 1.6
-    figure = Figure(figsize=(columns * width, rows * (width + 0.17 * lines) + 0.5), layout="constrained")
-    draw_tiles(figure.subplots(), list(images), captions, columns, colour)
+def plot_images(images: Tensor, captions: Sequence[str], title: str, colours: Sequence[str] | None = None) -> Figure:
+    """Shows images in rows of ten, each below its caption. Where there are no images, the title says so.
+
+    Args:
+        images: uint8, or float in [0, 1], (N, C, H, W), where C is 1 or 3.
+        captions: N texts, each of one line or more.
+        title: the figure's.
+        colours: those of the N captions; black by default.
+    """
+    characters, lines = _caption_size(captions)
+    width = 1.15 if characters < WIDE_CAPTION else 1.6
+    rows = max(1, math.ceil(len(captions) / COLUMNS))
+    figure = Figure(figsize=(COLUMNS * width, rows * (width + 0.17 * lines) + 0.5), layout="constrained")
+    draw_images(figure.subplots(), images, captions, COLUMNS, colours)
     figure.suptitle(title if captions else f"{title} (none)")
     return figure
 
 
-def draw_tiles(
-    ax: Axes, images: Sequence[Tensor], captions: list[str], columns: int, colour: str | list[str] = "black"
+def draw_images(
+    ax: Axes, images: Tensor, captions: Sequence[str], columns: int, colours: Sequence[str] | None = None
 ) -> None:
-    """Captioned images on one pair of axes: a pair for each would take a second to draw."""
-    lines = 1 + max((caption.count("\n") for caption in captions), default=0)
-    longest = max((len(line) for caption in captions for line in caption.split("\n")), default=1)
-    gap, head = 0.08, 0.16 * lines  # in widths of an image
+    """Draws images with their captions on one pair of axes, because drawing a pair for each takes a second.
+
+    Args:
+        ax: becomes as large as the grid; one unit is the side of an image.
+        images: as for ``plot_images``.
+        captions: as for ``plot_images``.
+        columns: the number of images in a row.
+        colours: as for ``plot_images``.
+    """
+    characters, lines = _caption_size(captions)
+    gap, caption_height = 0.08, 0.16 * lines
+    column_pitch, row_pitch = 1 + gap, 1 + gap + caption_height
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        x, y = (i % columns) * (1 + gap), (i // columns) * (1 + gap + head)
-        shown = (image[0] if len(image) == 1 else image.permute(1, 2, 0)).numpy()
-        top = 1 if image.is_floating_point() else 255
-        extent = (x, x + 1, y + head + 1, y + head)
-        ax.imshow(shown, cmap="gray", vmin=0, vmax=top, extent=extent, interpolation="nearest")
-        size = 9 if longest < 14 else 7
-        shade = colour if isinstance(colour, str) else colour[i]
-        ax.text(x + 0.5, y + head - 0.03, caption, ha="center", va="bottom", fontsize=size, color=shade)
-    rows = max(1, -(-len(captions) // columns))
-    ax.set(xlim=(0, columns * (1 + gap) - gap), ylim=(rows * (1 + gap + head) - gap, 0), aspect="equal")
+        left, top = i % columns * column_pitch, i // columns * row_pitch + caption_height
+        pixels = (image[0] if len(image) == 1 else image.permute(1, 2, 0)).numpy()
+        white = 1 if image.is_floating_point() else 255
+        extent = (left, left + 1, top + 1, top)
+        ax.imshow(pixels, cmap="gray", vmin=0, vmax=white, extent=extent, interpolation="nearest")
+        size, colour = 9 if characters < WIDE_CAPTION else 7, colours[i] if colours else "black"
+        ax.text(left + 0.5, top - 0.03, caption, ha="center", va="bottom", fontsize=size, color=colour)
+    rows = max(1, math.ceil(len(captions) / columns))
+    ax.set(xlim=(0, columns * column_pitch - gap), ylim=(rows * row_pitch - gap, 0), aspect="equal")
     ax.axis("off")
 
 
-def plain_axes(ax: Axes) -> None:
+def _caption_size(captions: Sequence[str]) -> tuple[int, int]:
+    """The number of characters of the longest line, and of lines of the highest caption."""
+    lines = [caption.split("\n") for caption in captions]
+    return max((len(line) for caption in lines for line in caption), default=1), max(map(len, lines), default=1)
+
+
+def despine(ax: Axes) -> None:
+    """Hides the frame at the top and on the right, and greys the ticks."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(colors=GREY, labelcolor="black")
+
+
+def set_x_labels(ax: Axes, labels: Sequence[str], angle: float = 0) -> None:
+    """Labels the positions 0, 1, 2, ... of the x axis; at an angle, each label ends below its tick."""
+    ax.set_xticks(range(len(labels)), labels, rotation=angle, ha="right" if angle else "center")

@@ -1,106 +1,122 @@
-"""The pictures of a run. Each function returns a matplotlib Figure that belongs to nobody else (no pyplot state)."""
+"""Figures of a sweep: a metric in a grid of two options, and configurations of many options in parallel coordinates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imgclf.figures.style import GREY, ORANGE
+from imgclf.figures.style import GREY, ORANGE, set_x_labels
+
+LOGARITHMIC_FROM = 30  # the factor between the largest and the smallest number from which an axis is logarithmic
+MAX_TICKS = 6
+Tick = tuple[float, str]  # a height from 0 to 1, and its label
 
 
-def plot_grid(
+def plot_metric_grid(
     values: Sequence[Sequence[float]],
-    rows: Sequence[str],
-    columns: Sequence[str],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    *,
     row_title: str,
     column_title: str,
     metric: str,
 ) -> Figure:
-    """A heat map with its numbers: ``values`` (rows, columns), of which NaN stays empty."""
+    """Shows the metric as a number and a colour for each row and column; a cell of NaN stays empty.
+
+    Args:
+        values: a row for each row label, a number for each column label.
+        row_labels: the values of one option.
+        column_labels: the values of the other option.
+        row_title: what the rows are.
+        column_title: what the columns are.
+        metric: its name.
+    """
     grid = np.asarray(values, dtype=float)
-    longest = max(map(len, rows))
-    width, height = 2.6 + 0.085 * longest + 1.05 * len(columns), 1.9 + 0.6 * len(rows)
-    figure = Figure(figsize=(max(5.5, width), max(3.6, height)), layout="constrained")
+    width = 2.6 + 0.085 * max(map(len, row_labels)) + 1.05 * len(column_labels)
+    figure = Figure(figsize=(max(5.5, width), max(3.6, 1.9 + 0.6 * len(row_labels))), layout="constrained")
     ax = figure.subplots()
     image = ax.imshow(grid, cmap="viridis", aspect="auto")
     middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
-    for (i, j), value in np.ndenumerate(grid):
-        if value == value:
+    for (row, column), value in np.ndenumerate(grid):
+        if not np.isnan(value):
             colour = "black" if value > middle else "white"
-            ax.text(j, i, f"{value:.4f}", ha="center", va="center", fontsize=9, color=colour)
-    turned = max(map(len, columns)) > 10
-    ax.set_xticks(range(len(columns)), columns, rotation=30 if turned else 0, ha="right" if turned else "center")
-    ax.set_yticks(range(len(rows)), rows)
+            ax.text(column, row, f"{value:.4f}", ha="center", va="center", fontsize=9, color=colour)
+    set_x_labels(ax, column_labels, angle=30 if max(map(len, column_labels)) > 10 else 0)
+    ax.set_yticks(range(len(row_labels)), row_labels)
     ax.set(xlabel=column_title, ylabel=row_title, title=metric)
     figure.colorbar(image, ax=ax, label=metric)
     return figure
 
 
 def plot_parallel_coordinates(
-    settings: Sequence[dict[str, str]], values: Sequence[float], metric: str, mode: str
+    settings: Sequence[dict[str, str]], values: Sequence[float], metric: str, mode: Literal["min", "max"]
 ) -> Figure:
-    """A line a configuration through an axis an option, ending at the metric, which colours it; the best is thick.
+    """Draws each configuration as a line that crosses an axis for each option and ends at its metric.
 
-    Axes of numbers are drawn to scale (logarithmic over more than a factor of 30), others in order of appearance.
+    An axis of numbers is to scale, logarithmic where they span more than a factor of 30; other values are evenly spaced
+    in the order in which they appear. The best configuration is thick and orange; better ones are darker than others.
 
     Args:
-        settings: option to value, the same options for all.
-        values: the metric of each.
+        settings: each configuration's options and their values; all configurations have the same options.
+        values: each configuration's metric.
         metric: its name.
-        mode: "min" or "max": which is better.
+        mode: whether a low or a high metric is better.
     """
-    names = [*settings[0], metric]
-    figure = Figure(figsize=(max(7, 1.9 * len(names)), 5.2), layout="constrained")
+    axis_labels = {name: [setting[name] for setting in settings] for name in settings[0]}
+    axis_labels[metric] = [f"{value:.4f}" for value in values]
+    figure = Figure(figsize=(max(7, 1.9 * len(axis_labels)), 5.2), layout="constrained")
     ax = figure.subplots()
     heights = []
-    for i, name in enumerate(names):
-        texts = [f"{value:.4f}" for value in values] if name == metric else [setting[name] for setting in settings]
-        height, ticks = _axis(texts)
-        heights.append(height)
-        ax.axvline(i, color=GREY, linewidth=1)
-        for place, text in ticks:
-            ax.plot([i - 0.02, i + 0.02], [place, place], color=GREY, linewidth=1)
-            ax.text(i + 0.04, place, text, fontsize=8, va="center", zorder=3,
-                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5})  # fmt: skip
-    order = np.argsort(np.multiply(values, -1 if mode == "max" else 1), kind="stable")  # of equals the first is best
-    goodness = np.empty(len(values))
-    goodness[order] = np.linspace(1, 0, len(values))
-    for k in order[::-1]:
-        best = k == order[0]
-        style: dict[str, Any] = (
-            {"linewidth": 3, "color": ORANGE}
-            if best
-            else {"linewidth": 1.2, "color": colormaps["Blues"](0.25 + 0.7 * goodness[k])}
-        )
-        ax.plot(range(len(names)), [height[k] for height in heights], zorder=2, **style)
-    ax.set_xticks(range(len(names)), [name.replace(".", ".\n", 1) for name in names])
-    ax.set(xlim=(-0.15, len(names) - 0.55), ylim=(-0.06, 1.06), yticks=[])
+    for x, labels in enumerate(axis_labels.values()):
+        axis_heights, ticks = _place_on_axis(labels)
+        heights.append(axis_heights)
+        _draw_axis(ax, x, ticks)
+    ranking = np.argsort(np.negative(values) if mode == "max" else values, kind="stable")
+    shades = colormaps["Blues"](np.linspace(0.95, 0.25, len(values)))
+    lines = np.transpose(heights)
+    for rank, i in reversed([*enumerate(ranking)]):  # the best is drawn last, above the others
+        colour, width = (shades[rank], 1.2) if rank else (ORANGE, 3)
+        ax.plot(lines[i], color=colour, linewidth=width, zorder=2)
+    set_x_labels(ax, [name.replace(".", ".\n", 1) for name in axis_labels])
+    ax.set(xlim=(-0.15, len(axis_labels) - 0.55), ylim=(-0.06, 1.06), yticks=[])
     ax.set_title(f"{len(values)} configurations by {metric}; the best is orange, better ones are darker")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     return figure
 
 
-def _axis(texts: Sequence[str]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Where values lie on an axis from 0 to 1, and its ticks."""
+def _draw_axis(ax: Axes, x: int, ticks: Sequence[Tick]) -> None:
+    background = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
+    ax.axvline(x, color=GREY, linewidth=1)
+    for height, label in ticks:
+        ax.plot([x - 0.02, x + 0.02], [height, height], color=GREY, linewidth=1)
+        ax.text(x + 0.04, height, label, fontsize=8, va="center", zorder=3, bbox=background)
+
+
+def _place_on_axis(labels: Sequence[str]) -> tuple[list[float], list[Tick]]:
+    """The height of each label on an axis from 0 to 1, and the ticks of the axis."""
     try:
-        numbers = np.array([float(text) for text in texts])
+        numbers = np.array([float(label) for label in labels])
     except ValueError:
-        known = list(dict.fromkeys(texts))
-        places = {text: (i + 0.5) / len(known) for i, text in enumerate(known)}
-        return [places[text] for text in texts], [(place, text) for text, place in places.items()]
+        different = list(dict.fromkeys(labels))
+        height = {label: (i + 0.5) / len(different) for i, label in enumerate(different)}
+        return [height[label] for label in labels], [(height[label], label) for label in different]
     low, high = float(numbers.min()), float(numbers.max())
-    scale = np.log if low > 0 and high > 30 * low else np.asarray
-    span = float(scale(high) - scale(low)) or 1.0
-    known = sorted(set(numbers.tolist()))
-    if len(known) > 6:
-        known = np.geomspace(low, high, 5) if scale is np.log else np.linspace(low, high, 5)
+    logarithmic = 0 < LOGARITHMIC_FROM * low < high
+    ticks = np.unique(numbers)
+    if len(ticks) > MAX_TICKS:
+        ticks = np.geomspace(low, high, MAX_TICKS - 1) if logarithmic else np.linspace(low, high, MAX_TICKS - 1)
 
-    def place(value: float) -> float:
-        return float(scale(value) - scale(low)) / span if high > low else 0.5
+    def heights(values: np.ndarray) -> list[float]:
+        if low == high:
+            return [0.5] * len(values)
+        if logarithmic:
+            return (np.log(values / low) / np.log(high / low)).tolist()
+        return ((values - low) / (high - low)).tolist()
 
-    return [place(number) for number in numbers], [(place(value), f"{value:.4g}") for value in known]
+    return heights(numbers), [(height, f"{tick:.4g}") for height, tick in zip(heights(ticks), ticks, strict=True)]

@@ -1,4 +1,4 @@
-"""Compares the jobs of a sweep folder: a row a job, seeds aggregated, ranked by a validation metric, one picture."""
+"""The jobs of a sweep, read from their run folders, and their configurations, ranked by a validation metric."""
 
 import json
 import math
@@ -6,37 +6,42 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Literal
 
 from imgclf.runs.run_dir import JOB
+
+AVERAGED_OVER = ("seed",)  # jobs that differ in these options only are runs of the same configuration
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep, as its run folder tells.
+    """A job of a sweep, as its run folder describes it.
 
     Attributes:
         path: the run folder.
-        overrides: option to value, as given.
+        overrides: the options it was given, and their values.
         status: "ok"; "failed"; "unfinished", when it was killed or still runs; or "not run".
-        error: what it failed of, one line.
-        metrics: metrics.json; empty unless ok.
+        error: one line that says why it failed, else empty.
+        message: the text of the exception that it failed with, else empty.
+        metrics: the defined ones of metrics.json; empty unless the status is "ok".
     """
 
     path: Path
     overrides: dict[str, str]
     status: str
     error: str
+    message: str
     metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Group:
-    """Jobs that differ in nothing but their seed.
+class Configuration:
+    """Jobs that differ only in the options of ``AVERAGED_OVER``.
 
     Attributes:
-        settings: the options that differ between groups, and their values.
+        settings: the options that differ between the configurations of the sweep, and their values.
         jobs: at least one.
-        values: the objective of the jobs that are ok.
+        values: the objective of each job whose status is "ok".
     """
 
     settings: dict[str, str]
@@ -45,88 +50,107 @@ class Group:
 
     @property
     def mean(self) -> float:
+        """The mean objective; NaN without values."""
         return fmean(self.values) if self.values else math.nan
 
     @property
     def deviation(self) -> float:
-        """Standard deviation over seeds (n - 1); NaN for fewer than two."""
+        """The standard deviation of the objective (n - 1); NaN for fewer than two values."""
         return stdev(self.values) if len(self.values) > 1 else math.nan
 
     @property
     def label(self) -> str:
-        """What tells it from other groups; of a single group, all it was given."""
-        settings = self.settings or {name: value for name, value in self.jobs[0].overrides.items() if name != "seed"}
+        """The settings in short; of the only configuration of a sweep, all options that it was given."""
+        given = {name: value for name, value in self.jobs[0].overrides.items() if name not in AVERAGED_OVER}
+        settings = self.settings or given
         return ", ".join(f"{name.rpartition('.')[2]}={_short(value)}" for name, value in settings.items()) or "default"
 
 
 def read_jobs(folder: str | Path) -> list[Job]:
-    """The jobs of a sweep folder in order of their numbers; none if there is no such folder."""
-    return sorted(map(_job, Path(folder).glob(f"*/{JOB}")), key=_number)
+    """Reads the jobs of a sweep folder, in the order of their numbers; without such a folder there are none."""
+    return sorted(map(_read_job, Path(folder).glob(f"*/{JOB}")), key=job_order)
 
 
-def _number(job: Job) -> tuple[int, str]:
+def job_order(job: Job) -> tuple[int, str]:
+    """A sort key: the order in which the jobs of a sweep were started."""
     return len(job.path.name), job.path.name
 
 
-def _job(file: Path) -> Job:
-    told = json.loads(file.read_text())
-    metrics_file = file.with_name("metrics.json")
-    status = "failed" if told["error"] else "ok" if metrics_file.exists() else "unfinished"
+def _read_job(file: Path) -> Job:
+    content, metrics_file = json.loads(file.read_text()), file.with_name("metrics.json")
+    error, message = content["error"] or "", content.get("message")
+    status = "failed" if error else "ok" if metrics_file.exists() else "unfinished"
     metrics = json.loads(metrics_file.read_text()) if status == "ok" else {}
-    return Job(file.parent, _given(told["overrides"]), status, told["error"] or "", metrics)
+    return Job(
+        path=file.parent,
+        overrides=_parse(content["overrides"]),
+        status=status,
+        error=error,
+        message=error if message is None else message,
+        metrics={name: value for name, value in metrics.items() if value is not None},
+    )
 
 
-def _given(overrides: Sequence[str]) -> dict[str, str]:
+def _parse(overrides: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (word.lstrip("+").partition("=") for word in overrides)}
 
 
-def not_run(jobs: Sequence[Job], planned: Sequence[Sequence[str]]) -> list[Job]:
-    """Those of a sweep that it did not come to, of the overrides of all."""
-    missing = [_given(overrides) for overrides in planned]
+def jobs_not_run(jobs: Sequence[Job], planned: Sequence[Sequence[str]]) -> list[Job]:
+    """Returns a job for each of the planned lists of overrides that none of ``jobs`` has."""
+    missing = [_parse(overrides) for overrides in planned]
     for job in jobs:
         if job.overrides in missing:
             missing.remove(job.overrides)
-    return [Job(Path(), overrides, "not run", "", {}) for overrides in missing]
+    return [Job(Path(), overrides, "not run", "", "", {}) for overrides in missing]
 
 
 def swept_options(jobs: Sequence[Job]) -> list[str]:
-    """The options that jobs were given different values of."""
+    """The options of which the jobs were given different values."""
     names = dict.fromkeys(name for job in jobs for name in job.overrides)
     return [name for name in names if len({job.overrides.get(name) for job in jobs}) > 1]
 
 
-def rank_jobs(jobs: Sequence[Job], objective: str, mode: str) -> list[Group]:
-    """The jobs grouped by all swept options but the seed, the best mean objective first, groups without any last.
+def compared_options(jobs: Sequence[Job]) -> list[str]:
+    """The swept options that are not averaged over: those that tell configurations apart."""
+    return [name for name in swept_options(jobs) if name not in AVERAGED_OVER]
+
+
+def rank_configurations(jobs: Sequence[Job], objective: str, mode: Literal["min", "max"]) -> list[Configuration]:
+    """Groups jobs into configurations, and sorts these by their mean objective.
 
     Args:
-        jobs: of one sweep.
-        objective: a validation metric; a job without it counts as one without result.
-        mode: "min" or "max": which is better.
+        jobs: those of one sweep.
+        objective: a validation metric; a job without it counts as one without a result.
+        mode: whether a low or a high objective is better.
+
+    Returns:
+        The best configuration first; those without any result last.
     """
-    names = [name for name in swept_options(jobs) if name != "seed"]
-    grouped: dict[tuple[str, ...], list[Job]] = {}
+    names = compared_options(jobs)
+    members: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
-        grouped.setdefault(tuple(job.overrides.get(name, "") for name in names), []).append(job)
-    groups = [
-        Group(
-            dict(zip(names, key, strict=True)),
-            members,
-            [j.metrics[objective] for j in members if objective in j.metrics],
+        members.setdefault(tuple(job.overrides.get(name, "") for name in names), []).append(job)
+    configurations = [
+        Configuration(
+            settings=dict(zip(names, values, strict=True)),
+            jobs=same,
+            values=[job.metrics[objective] for job in same if objective in job.metrics],
         )
-        for key, members in grouped.items()
+        for values, same in members.items()
     ]
     sign = 1 if mode == "min" else -1
-    return sorted(groups, key=lambda group: sign * group.mean if group.values else math.inf)
-
-
-def _short(value: str) -> str:
-    """A number found by a search to four digits."""
-    number = as_number(value)
-    return value if number is None or len(value) < 8 else f"{number:.4g}"
+    return sorted(configurations, key=lambda tried: sign * tried.mean if tried.values else math.inf)
 
 
 def as_number(value: str) -> float | None:
+    """The number that a value is, None for other values."""
     try:
         return float(value)
     except ValueError:
         return None
+
+
+def _short(value: str) -> str:
+    """The value, or its first four digits if it is a long number, as a search draws them."""
+    number = as_number(value)
+    return value if number is None or len(value) < 8 else f"{number:.4g}"

@@ -1,66 +1,85 @@
-"""Compares the jobs of a sweep folder: a row a job, seeds aggregated, ranked by a validation metric, one picture."""
+"""Evaluates the networks of a sweep on each other's test images: robustness.csv and robustness.png."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich import get_console
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from imgclf.checkpoints.metadata import datamodule_classes
+from imgclf.core.device import choose_device
 from imgclf.core.files import write_csv, write_file
+from imgclf.data.datamodule import ImageDataModule
+from imgclf.evaluation.evaluate import evaluate
 from imgclf.figures.style import encode_png, render
-from imgclf.figures.sweeps import plot_grid
+from imgclf.figures.sweeps import plot_metric_grid
+from imgclf.inference.load import load
 from imgclf.runs.run_dir import RunDir
-from imgclf.sweeps.jobs import Job, swept_options
-from imgclf.sweeps.summary import log
+from imgclf.sweeps.jobs import Job, compared_options
+from imgclf.sweeps.summary import print_line
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_robustness(folder: str | Path, jobs: Sequence[Job], option: str, accelerator: str) -> None:
-    """Evaluates every job's best.ckpt on the test images of every value of a data option.
+    """Evaluates every job's best.ckpt on the test images of every value that the jobs have of an option of the data.
 
-    Writes robustness.csv (a row a training configuration, a column a value; test accuracy, the mean over seeds) and
-    robustness.png.
+    Writes robustness.csv, with a row for each training configuration and a column for each value, and robustness.png.
+    The numbers are test accuracies, averaged over the jobs of a configuration.
 
     Args:
-        folder: of the sweep.
-        jobs: all ok.
-        option: such as "data.variation".
+        folder: the sweep folder.
+        jobs: those of the sweep, each with the status "ok".
+        option: an option of the data, such as "data.variation".
         accelerator: where to evaluate: "auto", "cpu" or "gpu".
     """
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
-    from imgclf.checkpoints.metadata import datamodule_classes
-    from imgclf.cli import plain
-    from imgclf.core.device import choose_device
-    from imgclf.evaluation.evaluate import evaluate
-    from imgclf.inference.load import load
-
-    folder, name = Path(folder), option.removeprefix("data.")
-    configs = [plain(OmegaConf.load(job.path / "config.yaml")) for job in jobs]
-    values = list(dict.fromkeys(str(config["data"][name]) for config in configs))
-    accuracies: dict[str, list[list[float]]] = {}
-    sets: dict[str, Any] = {}
+    folder, name, device = Path(folder), option.removeprefix("data."), choose_device(accelerator)
+    configs = [_data_config(job) for job in jobs]
+    values = list(dict.fromkeys(str(config[name]) for config in configs))
+    names = compared_options(jobs)
+    test_sets: dict[str, ImageDataModule] = {}  # each is read and varied once, for all networks
+    accuracies: dict[str, list[dict[str, float]]] = {}
     for job, config in zip(jobs, configs, strict=True):
-        predictor = load(RunDir(job.path).best, choose_device(accelerator))
-        names = [key for key in swept_options(jobs) if key != "seed"]
-        trained_on = ", ".join(job.overrides.get(key, "") for key in names) or str(config["data"][name])
-        row = []
+        predictor = load(RunDir(job.path).best, device)
+        row = {}
         for value in values:
-            options = {**config["data"], name: value, "seed": 0}  # test images do not depend on the seed
+            options = {**config, name: value, "seed": 0}  # test images do not depend on the seed
             key = str(options)
-            if key not in sets:  # each is read and varied once for all networks
-                sets[key] = instantiate(options, _convert_="all", _execution_whitelist_=datamodule_classes())
-                sets[key].prepare_data()
-            row.append(evaluate(predictor, sets[key], "test").metrics["test/accuracy"])
-        log.info("%s: %s", trained_on, "  ".join(f"{v} {a:.4f}" for v, a in zip(values, row, strict=True)))
+            if key not in test_sets:
+                test_sets[key] = _prepare(options)
+            row[value] = evaluate(predictor, test_sets[key], "test").metrics["test/accuracy"]
+        trained_on = ", ".join(job.overrides.get(key, "") for key in names) or str(config[name])
+        log.info("%s: %s", trained_on, "  ".join(f"{value} {accuracy:.4f}" for value, accuracy in row.items()))
         accuracies.setdefault(trained_on, []).append(row)
-    grid = {label: [fmean(column) for column in zip(*rows, strict=True)] for label, rows in accuracies.items()}
-    rows = [{"trained on": label, **dict(zip(values, row, strict=True))} for label, row in grid.items()]
+    means = {label: [fmean(row[value] for row in rows) for value in values] for label, rows in accuracies.items()}
+    _write(folder, means, values, option)
+
+
+def _data_config(job: Job) -> dict[str, Any]:
+    config: Any = OmegaConf.to_container(OmegaConf.load(job.path / "config.yaml"))
+    return config["data"]
+
+
+def _prepare(options: dict[str, Any]) -> ImageDataModule:
+    """Builds the data module of a configuration, and fetches its files where they are missing."""
+    data = instantiate(options, _convert_="all", _execution_whitelist_=datamodule_classes())
+    data.prepare_data()
+    return data
+
+
+def _write(folder: Path, means: dict[str, list[float]], values: Sequence[str], option: str) -> None:
+    rows = [{"trained on": label, **dict(zip(values, row, strict=True))} for label, row in means.items()]
     write_csv(folder / "robustness.csv", ["trained on", *values], rows)
-    figure = plot_grid(
-        list(grid.values()), list(grid), values, f"trained on {option}", f"evaluated on {option}", "test/accuracy"
+    figure = plot_metric_grid(
+        list(means.values()),
+        list(means),
+        values,
+        row_title=f"trained on {option}",
+        column_title=f"evaluated on {option}",
+        metric="test/accuracy",
     )
     write_file(folder / "robustness.png", encode_png(render(figure)))
-    told = f"{'robustness':>10}:  {folder / 'robustness.csv'}"
-    get_console().print(told, highlight=False, markup=False, soft_wrap=True)
+    print_line(f"robustness:  {folder / 'robustness.csv'}")

@@ -1,68 +1,77 @@
-"""Hydra's sweepers, which here refuse a bad sweep before its first job and compare the jobs after its last.
+"""Hydra's sweepers, surrounded by a check of the sweep's options and a comparison of its jobs.
 
-``Grid`` is what ``-m`` uses by default, ``Search`` what sweep=random and sweep=bayesian configure.
+``-m`` uses ``Grid`` by default; sweep=random and sweep=bayesian configure ``Search``.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+# Private API: Hydra has no public module for its basic sweeper. Its documentation names this class, and Grid would
+# otherwise repeat it.
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import filter_overrides
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import HydraContext
+from omegaconf import DictConfig
 
-from imgclf.cli import one_line, plain
-from imgclf.core import rng
-from imgclf.sweeps.jobs import not_run, read_jobs
-from imgclf.sweeps.robustness import evaluate_robustness
-from imgclf.sweeps.summary import summarise
+from imgclf.core.names import better
+from imgclf.sweeps.comparison import Check, compared
+from imgclf.sweeps.jobs import read_jobs
+
+if TYPE_CHECKING:  # lazy: an extra, and slow to import
+    from optuna import Study
 
 
 class Grid(BasicSweeper):
-    """Every combination of comma-separated values.
+    """Runs every combination of comma-separated values.
 
-    Where the configuration has ``cross_evaluate``, an option of the data such as data.variation, each job's best.ckpt
+    Where the configuration has ``cross_evaluate``, an option of the data such as data.variation, every job's best.ckpt
     is evaluated at the end on the test images of every value that the option had.
+
+    Raises:
+        ValueError: an option has an interval instead of values.
     """
 
     config: DictConfig  # pyrefly: ignore[bad-override-mutable-attribute]
+    hydra_context: HydraContext  # pyrefly: ignore[bad-override-mutable-attribute]
+    check: Check
 
     def sweep(self, arguments: list[str]) -> Any:
         given = {argument.partition("=")[0] for argument in arguments}
-        for override in OverridesParser.create().parse_overrides(arguments):
+        self.params = {name: value for name, value in self.params.items() if name not in given}
+        lines = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)  # which glob(*) needs
+        overrides = parser.parse_overrides(lines)
+        for override in overrides:
             if override.is_interval_sweep():
                 raise ValueError(
                     f"{override.input_line}: a grid needs values, as in {override.key_or_group}=1,2; intervals are for "
                     "sweep=random and sweep=bayesian"
                 )
-        self.params = {name: value for name, value in self.params.items() if name not in given}
-        with compared(self.config, planned=self._planned):
+        (jobs,) = self.split_arguments(overrides, max_batch_size=None)
+        with compared(self.config, self.check, planned=[filter_overrides(job) for job in jobs]):
             return super().sweep(arguments)
-
-    def _planned(self) -> list[Sequence[str]]:
-        """The overrides of every job; none before they are known."""
-        return [filter_overrides(job) for batch in self.overrides or () for job in batch]
 
 
 class Search(Sweeper):
-    """Random or Bayesian search by Optuna: ``n_trials`` jobs, one a trial, the trial's number its folder.
+    """Random or Bayesian search by Optuna: ``n_trials`` jobs, each a trial whose number names its folder.
 
-    The study is kept in the sweep folder. Started again there, an interrupted search continues: finished trials
-    stay, the one it was interrupted in goes on from its run folder, and ``n_trials`` counts all of them.
+    The study is kept in the sweep folder. An interrupted search that is started again there continues: finished trials
+    stay, the interrupted one goes on from its run folder, and ``n_trials`` counts all of them.
 
     Args:
-        options: of hydra_plugins.hydra_optuna_sweeper.OptunaSweeper.
+        options: those of hydra_plugins.hydra_optuna_sweeper.OptunaSweeper.
 
     Raises:
-        ValueError: nothing is searched, the model is among what is searched, the folder holds a study of something
-            else, or every trial failed.
+        ValueError: no option is searched, the model is among those searched, the folder holds another study, or every
+            trial failed.
     """
 
     config: DictConfig  # pyrefly: ignore[bad-override-mutable-attribute]
+    check: Check
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -71,30 +80,34 @@ class Search(Sweeper):
         self.context, self.config = context, context["config"]
 
     def sweep(self, arguments: list[str]) -> None:
+        # lazy: an extra, and slow to import
         from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
         from optuna.trial import TrialState
 
-        overrides, n_trials = self._overrides(arguments), self.options["n_trials"]
-        with compared(self.config, tolerant=True) as mode:
-            direction = f"{mode}imize"
-            study = self._study(direction, overrides)
+        from imgclf.core import rng  # lazy: torch
+
+        overrides = self._overrides(arguments)
+        with compared(self.config, self.check, failures_allowed=True):
+            study = self._open_study(overrides)
             finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+            missing = max(0, self.options["n_trials"] - len(finished))
             seed = rng.derive_seed("search", self.config.seed, len(finished)) % 2**32
             changed: dict[str, Any] = {
                 "params": None,  # among the overrides
-                "n_trials": max(0, n_trials - len(finished)),
-                "direction": direction,
+                "n_trials": missing,
+                "direction": study.direction.name.lower(),
                 "sampler": {**self.options["sampler"], "seed": seed},
             }
             sweeper = OptunaSweeper(**{**self.options, **changed})
             sweeper.setup(**self.context)
+            # Private API: Hydra's Optuna sweeper numbers jobs from 0; those of a continued search go on from here.
             sweeper.sweeper.job_idx = len(finished)
-            if changed["n_trials"] or any(trial.state is TrialState.COMPLETE for trial in finished):
+            if missing or any(trial.state is TrialState.COMPLETE for trial in finished):
                 sweeper.sweep(list(overrides.values()))
 
     def _overrides(self, arguments: list[str]) -> dict[str, str]:
-        """Option to "option=value" or "option=SPACE": the configured space, then what the command line gives."""
-        choice, n_trials = self.config.hydra.runtime.choices.sweep, self.options["n_trials"]
+        """Each option and its "option=value" or "option=SPACE"; the command line replaces the configured space."""
+        choices, n_trials = self.config.hydra.runtime.choices, self.options["n_trials"]
         if not isinstance(n_trials, int) or n_trials < 1:
             raise ValueError(f"n_trials={n_trials}: give a whole number from 1 up")
         lines = [f"{name}={value}" for name, value in (self.options["params"] or {}).items()]
@@ -102,103 +115,53 @@ class Search(Sweeper):
         parsed = {override.get_key_element(): override for override in OverridesParser.create().parse_overrides(lines)}
         searched = [name for name, override in parsed.items() if override.is_sweep_override()]
         if not searched:
-            model = self.config.hydra.runtime.choices.model
             raise ValueError(
-                f"sweep={choice} has nothing to search: model={model} has no file in conf/sweep/space or all its "
-                "options are fixed; give some, as in 'optimizer.lr=tag(log, interval(1e-4, 1e-2))'"
+                f"sweep={choices.sweep} has nothing to search: model={choices.model} has no file in conf/sweep/space, "
+                "or all of its options are fixed; give an option an interval or a choice, as the files there do"
             )
         if "model" in searched:
-            raise ValueError(f"sweep={choice} searches the space of one model: give one, or sweep models without it")
+            raise ValueError(
+                f"sweep={choices.sweep} searches the space of one model: give one, or sweep models without it"
+            )
         return {name: str(override.input_line) for name, override in parsed.items()}
 
-    def _study(self, direction: str, overrides: dict[str, str]) -> Any:
-        """Optuna's study of the sweep folder, whose interrupted trials wait to be asked for again."""
-        import optuna
-        from optuna.trial import TrialState
+    def _open_study(self, overrides: dict[str, str]) -> "Study":
+        """Opens or creates the study of the sweep folder, and lets its interrupted trials be asked for again."""
+        import optuna  # lazy: an extra, and slow to import
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        folder = Path(self.config.hydra.sweep.dir)
+        folder, name = Path(self.config.hydra.sweep.dir), self.options["study_name"]
         folder.mkdir(parents=True, exist_ok=True)
-        if not read_jobs(folder):  # what was asked for never came to a job
+        storage = optuna.storages.get_storage(self.options["storage"])
+        if not read_jobs(folder):  # no trial of the earlier search, if there was one, became a job
             with contextlib.suppress(KeyError):
-                optuna.delete_study(study_name=self.options["study_name"], storage=self.options["storage"])
-        study = optuna.create_study(
-            storage=self.options["storage"],
-            study_name=self.options["study_name"],
-            direction=optuna.study.StudyDirection[direction.upper()],
-            load_if_exists=True,
-        )
+                optuna.delete_study(study_name=name, storage=storage)
+        direction = "minimize" if better(self.config.objective) == "min" else "maximize"
+        study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
         asked = {**overrides, "objective": self.config.objective}
-        asked = {name: line for name, line in asked.items() if name != "resume"}
-        known = study.user_attrs.setdefault("overrides", asked)
-        changed = sorted(name for name in {*known, *asked} if known.get(name) != asked.get(name))
+        asked.pop("resume", None)
+        known = study.user_attrs.get("overrides", asked)
+        changed = sorted(option for option in {*known, *asked} if known.get(option) != asked.get(option))
         if changed:
             raise ValueError(
                 f"{folder} holds another study: {', '.join(changed)} differ from what it was begun with; choose "
                 "another hydra.sweep.dir, or give the same options (n_trials may grow)"
             )
         study.set_user_attr("overrides", asked)
-        storage = optuna.storages.get_storage(self.options["storage"])
-        study_id = storage.get_study_id_from_name(study.study_name)
-        for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            # Nothing runs yet, so this one was interrupted. It keeps its number and the values it was given.
-            number = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
-            storage.set_trial_state_values(number, TrialState.WAITING)
+        for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+            # Private API: a study can only enqueue a new trial; its storage lets an interrupted one, which no process
+            # runs now, keep its number and its values.
+            storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.WAITING)
         return study
 
 
-@contextlib.contextmanager
-def compared(
-    config: DictConfig, tolerant: bool = False, planned: Callable[[], Sequence[Sequence[str]]] = tuple
-) -> Iterator[str]:
-    """Around a sweep: checks first that its jobs can be ranked, and at the end, however it comes, compares them.
+def register(check: Check) -> None:
+    """Makes the sweepers known to Hydra.
 
     Args:
-        config: composed for the sweep, with ``hydra``.
-        tolerant: failed jobs belong to the result unless all of them failed.
-        planned: tells at the end the overrides of every job, so that those are named which the sweep did not come to.
-
-    Yields:
-        "min" or "max": which objective is better.
-
-    Raises:
-        ValueError: the objective is none, the folder holds a sweep already (and ``resume`` is off), or jobs failed.
+        check: is called before the first job with the sweep's configuration, a dict of plain types that are not yet
+            resolved, and raises a ValueError for a bad option.
     """
-    from imgclf import options
-
-    folder = Path(config.hydra.sweep.dir)
-    mode = options.check(plain(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])))
-    before = read_jobs(folder)
-    if before and not config.resume:
-        raise FileExistsError(
-            f"{folder} holds a sweep already; add resume=true to continue it, or choose another hydra.sweep.dir"
-        )
-    failure = None
-    try:
-        yield mode
-    except Exception as error:
-        failure = error
-    except SystemExit as stop:  # would end it as if all were well
-        failure = RuntimeError(f"the sweep was asked to exit with {stop.code}")
-    finally:
-        jobs = read_jobs(folder)
-        if jobs:
-            finished = {job.path for job in before if job.status == "ok"}
-            every = [*jobs, *not_run(jobs, planned())]
-            summarise(folder, every, config.objective, mode, finished)
-    failed = [job for job in jobs if job.status != "ok"]
-    if failure and one_line(failure) not in {job.error for job in failed} and len(failed) < max(1, len(jobs)):
-        raise failure
-    if failed and (len(failed) == len(jobs) or not tolerant):
-        raise ValueError(
-            f"{len(failed)} of {len(jobs)} jobs failed, listed in {folder}/summary.csv; "
-            f"{failed[0].path}: {failed[0].error or failed[0].status}"
-        ) from failure
-    if "cross_evaluate" in config:
-        evaluate_robustness(folder, jobs, config.cross_evaluate, config.trainer.accelerator)
-
-
-def register() -> None:
-    """Makes the sweepers known to Hydra."""
     for sweeper in (Grid, Search):
+        sweeper.check = staticmethod(check)
         Plugins.instance().register(sweeper)

@@ -1,17 +1,17 @@
-import csv
 import json
 import math
 import statistics
 
 import pytest
 
-from imgclf.sweeps.jobs import rank_jobs, read_jobs, swept_options
-from imgclf.sweeps.summary import picture, summarise
+from imgclf.sweeps.jobs import rank_configurations, read_jobs, swept_options
+from imgclf.sweeps.summary import plot_summary, summarise
+from tests.sweeps.sweep_folder import summary_rows
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Writes job folders: overrides, objective by epoch (its last one counts), and more metrics; None: a failed job."""
+    """Writes a folder for each job: its overrides, its objective by epoch (none if it failed), and more metrics."""
 
     def write(*jobs):
         for number, (overrides, values, more) in enumerate(jobs):
@@ -29,11 +29,6 @@ def sweep(tmp_path):
     return write
 
 
-def rows(folder):
-    with (folder / "summary.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_seeds_are_aggregated_and_a_validation_metric_ranks(sweep, capfd):
     folder = sweep(
         ("model=mlp seed=1", [0.5, 0.6], {"test/accuracy": 0.99}),
@@ -49,7 +44,7 @@ def test_seeds_are_aggregated_and_a_validation_metric_ranks(sweep, capfd):
     assert best.mean == pytest.approx(0.92)
     assert best.deviation == pytest.approx(statistics.stdev([0.9, 0.94]))
     assert other.values == [0.6, 0.8]
-    table = rows(folder)
+    table = summary_rows(folder)
     assert [row["job"] for row in table] == ["2", "3", "4", "0", "1"]
     assert [row["rank"] for row in table] == ["1", "1", "1", "2", "2"]
     assert {row["n"] for row in table} == {"2"}
@@ -66,7 +61,7 @@ def test_seeds_are_aggregated_and_a_validation_metric_ranks(sweep, capfd):
 
 def test_lower_is_better_for_a_loss_and_groups_without_a_result_come_last(sweep):
     folder = sweep(("model=a", [], {}), ("model=b", [0.5], {"val/loss": 2.0}), ("model=c", [0.1], {"val/loss": 1.0}))
-    groups = rank_jobs(read_jobs(folder), "val/loss", "min")
+    groups = rank_configurations(read_jobs(folder), "val/loss", "min")
     assert [group.settings["model"] for group in groups] == ["c", "b", "a"]
     assert math.isnan(groups[2].mean)
     assert math.isnan(groups[0].deviation)
@@ -87,12 +82,21 @@ def test_a_job_that_was_killed_is_unfinished(sweep):
     assert not (folder / "summary.png").exists()  # there is nothing to draw
 
 
+def test_an_undefined_metric_counts_as_no_result(sweep):
+    folder = sweep(("model=a", [0.5], {"val/auroc": None}), ("model=b", [0.5], {"val/auroc": 0.7}))
+    jobs = read_jobs(folder)
+    ranking = rank_configurations(jobs, "val/auroc", "max")
+    assert [(tried.settings["model"], tried.values) for tried in ranking] == [("b", [0.7]), ("a", [])]
+    summarise(folder, jobs, "val/accuracy", "max")
+    assert [row["val/auroc"] for row in summary_rows(folder)] == ["", "0.7"]
+
+
 @pytest.mark.parametrize(
     ("jobs", "drawn"),
     [
         (["a=1 seed=1", "a=1 seed=2"], "plot_metric_over_epochs"),
         (["a=1 b=1 seed=1", "a=2 b=1 seed=2"], "plot_metric_over_epochs"),
-        (["a=1 b=x", "a=1 b=y", "a=2 b=x", "a=2 b=y"], "plot_grid"),
+        (["a=1 b=x", "a=1 b=y", "a=2 b=x", "a=2 b=y"], "plot_metric_grid"),
         (["a=1 b=x", "a=2 b=y", "a=3 b=x"], "plot_parallel_coordinates"),  # as a search leaves it: no full grid
         (["a=1", "a=2"], "plot_parallel_coordinates"),
         (["a=1 b=1 c=1", "a=1 b=2 c=1", "a=1 b=1 c=2"], "plot_parallel_coordinates"),
@@ -100,13 +104,15 @@ def test_a_job_that_was_killed_is_unfinished(sweep):
 )
 def test_what_was_swept_chooses_the_picture(jobs, drawn, sweep, monkeypatch):
     asked = []
-    for name in ("plot_metric_over_epochs", "plot_grid", "plot_parallel_coordinates"):
-        monkeypatch.setattr(f"imgclf.sweeps.summary.{name}", lambda *given, name=name: asked.append((name, given)))
+    for name in ("plot_metric_over_epochs", "plot_metric_grid", "plot_parallel_coordinates"):
+        monkeypatch.setattr(
+            f"imgclf.sweeps.summary.{name}", lambda *given, name=name, **titles: asked.append((name, given))
+        )
     folder = sweep(*[(overrides, [0.1, 0.2 + i / 10], {}) for i, overrides in enumerate(jobs)])
     found = read_jobs(folder)
-    picture(rank_jobs(found, "val/accuracy", "max"), swept_options(found), "val/accuracy", "max")
+    plot_summary(found, rank_configurations(found, "val/accuracy", "max"), "val/accuracy", "max")
     assert [name for name, _ in asked] == [drawn]
-    if drawn == "plot_grid":
+    if drawn == "plot_metric_grid":
         values, down, across, *_ = asked[0][1]
         assert (down, across) == (["1", "2"], ["x", "y"])
         assert [cell for row in values for cell in row] == pytest.approx([0.2, 0.3, 0.4, 0.5])

@@ -1,0 +1,28 @@
+import csv
+import json
+
+import pytest
+
+from tests.conftest import SMALL
+
+
+def test_robustness_evaluates_every_network_on_every_variation(train, tmp_path):
+    given = (*SMALL, "data=noisy_mnist", "data.variation=basic,back-rand", "seed=1,2", "trainer.max_epochs=3")
+    result = train("-m", "sweep=robustness", *given, "hydra.sweep.dir=sweep")
+    assert result.code == 0, result.err
+    with (tmp_path / "sweep" / "robustness.csv").open() as file:
+        table = {row.pop("trained on"): row for row in csv.DictReader(file)}
+    assert list(table) == ["basic", "back-rand"]
+    assert all(list(row) == ["basic", "back-rand"] for row in table.values())
+    for i, variation in enumerate(table):
+        own = [json.loads((tmp_path / "sweep" / str(2 * i + k) / "metrics.json").read_text()) for k in range(2)]
+        mean = sum(metrics["test/accuracy"] for metrics in own) / 2
+        assert float(table[variation][variation]) == pytest.approx(mean)
+    assert table["basic"]["basic"] != table["basic"]["back-rand"]
+    assert (tmp_path / "sweep" / "robustness.png").exists()
+
+
+def test_robustness_is_refused_for_data_without_variations(train, tmp_path):
+    result = train("-m", "sweep=robustness", "data=mnist", "hydra.sweep.dir=sweep")
+    assert "data.variation" in result.error
+    assert not list(tmp_path.glob("sweep/*/*"))
