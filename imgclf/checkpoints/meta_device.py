@@ -41,7 +41,7 @@ def weights_on_meta(max_parameters: int) -> Iterator[None]:
         nonlocal count
         count += threading.get_ident() == thread
         if count > max_parameters:
-            raise ValueError(f"its network has more than {max_parameters} parameters, which its weights are too few for")
+            raise ValueError(f"its network has more than {max_parameters} parameters, and its weights are fewer")
 
     hook = register_module_parameter_registration_hook(count_parameter)
     try:

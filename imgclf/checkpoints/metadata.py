@@ -44,7 +44,7 @@ def build_metadata(classifier: "Classifier", data: Any = None) -> dict[str, Any]
     default = {"image_shape": image_shape, "reader": "auto", "polarity": "light_on_dark"}
     return {
         "network": rebuild_config(classifier.network),
-        "class_names": check_class_names(classifier.class_names),
+        "class_names": check_class_names(list(classifier.class_names)),
         "normalize": classifier.normalize,
         "optimizer": getattr(classifier.optimizer, "func", classifier.optimizer).__name__,
         "preprocessing": known_data.preprocessing() if known_data else default,

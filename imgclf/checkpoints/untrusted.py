@@ -82,6 +82,8 @@ def check_image_shape(shape: Any) -> tuple[int, int, int]:
 
 def check_class_names(names: Any) -> list[str]:
     """Checks class names, which are printed in the terminal and written into tables; returns them as a list."""
+    if not isinstance(names, list | tuple):
+        raise ValueError("its class names are not a list")
     for name in names:
         if not isinstance(name, str):
             raise ValueError(f"a class name is of type {type(name).__name__}, not a string")

@@ -59,13 +59,13 @@ def _rebuild(checkpoint: dict[str, Any], file_bytes: int) -> Predictor:
         check_config(part)
     if config.get("weights"):
         raise ValueError(f"its network would fetch weights ({config['weights']})")
-    image_shape = check_image_shape(config["image_shape"])
-    if preprocessing["image_shape"] != config["image_shape"]:
-        raise ValueError(f"its network takes images of {image_shape}, not of {preprocessing['image_shape']}")
-    class_names = check_class_names(metadata["class_names"])
-    if config["num_classes"] != num_logits(class_names):
-        raise ValueError(f"its network has {config['num_classes']} logits for {len(class_names)} classes")
-    if metadata["normalize"] not in NORMALIZATIONS:
+    image_shape = check_image_shape(config.get("image_shape"))
+    if preprocessing.get("image_shape") != config["image_shape"]:
+        raise ValueError(f"its network takes images of {image_shape}, not of {preprocessing.get('image_shape')}")
+    class_names = check_class_names(metadata.get("class_names"))
+    if config.get("num_classes") != num_logits(class_names):
+        raise ValueError(f"its network has {config.get('num_classes')} logits for {len(class_names)} classes")
+    if metadata.get("normalize") not in NORMALIZATIONS:
         raise ValueError("its kind of normalization is unknown")
     check_weights(weights, image_shape[0], file_bytes)
     # A loss may keep the weights of the classes in the state_dict; predictions do not need them.
@@ -86,8 +86,8 @@ def _rebuild(checkpoint: dict[str, Any], file_bytes: int) -> Predictor:
     return Predictor(
         classifier,
         image_shape,
-        reader=preprocessing["reader"],
-        polarity=preprocessing["polarity"],
+        reader=preprocessing.get("reader"),
+        polarity=preprocessing.get("polarity"),
         metadata=metadata,
         epoch=epoch + 1 if isinstance(epoch, int) else None,
     )

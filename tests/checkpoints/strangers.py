@@ -1,4 +1,4 @@
-"""Changes that a stranger could make to a checkpoint: what the file declares cannot be, or takes far more than it holds.
+"""Changes that a stranger could make to a checkpoint, so that it declares more than it holds, or what cannot be.
 
 ``STRANGERS`` maps a case to the change of a checkpoint's content, and to words of the message that refuses it.
 """
@@ -83,29 +83,32 @@ STRANGERS = {
     "no layers": (network(_target_=RESNET, widths=[]), r"widths=\[\]"),
     "logits": (network(num_classes=10**9), "1000000000 logits for 10 classes"),
     "image": (network(image_shape=[1, 10**6, 10**6]), "larger than"),
-    "image of attention": (network(_target_=ZOO, name="vit_b_16", image_shape=[3, 4000, 4000]), "more than .* parameters"),
+    "image of attention": (
+        network(_target_=ZOO, name="vit_b_16", image_shape=[3, 4000, 4000]),
+        "more than .* parameters",
+    ),
     "image of no size": (network(image_shape=[1, 0, 28]), "image_shape"),
     "image of strings": (network(image_shape=["1", "28", "28"]), "image_shape"),
     "two image shapes": (preprocessing(image_shape=[1, 30, 30]), "images of"),
     "a large network": (network(_target_=ZOO, name="regnet_y_128gf", image_shape=[1, 64, 64]), "parameters"),
     "arguments of other types": (network(channels={"a": [None]}, kernel_size="3"), "channels="),
     "an argument it does not take": (network(surprise=1), "surprise"),
-    "a target that is no name": (network(_target_=["os.system"]), "refused"),
+    "a target that is no name": (network(_target_=["os.system"]), "_target_"),
     "a target in a list": (network(channels=[{"_target_": "torch.hub.load"}]), r"_target_ torch\.hub\.load"),
     "a partial": (network(channels={"_partial_": True}), "_partial_"),
     "arguments by position": (network(_args_=["rm"]), "_args_"),
-    "a key that is no string": (network(channels={1: 2}), "refused"),
+    "a key that is no string": (network(channels={1: 2}), "holds 1"),
     "a tree of leaves": (network(channels=nested(9)), "more than 10000 values"),
     "a tree in the data": (data(root=nested(9)), "more than 10000 values"),
     "a tree as the reader": (preprocessing(reader=nested(9)), "more than 10000 values"),
     "an unknown reader": (preprocessing(reader="os.system"), "reader=os.system"),
     "an unknown polarity": (preprocessing(polarity=[1]), "polarity="),
-    "no preprocessing": (metadata(preprocessing=None), "refused"),
+    "no preprocessing": (metadata(preprocessing=None), "dictionary"),
     "a hundred thousand classes": (metadata(class_names=["a"] * 10**5), "100000 classes"),
     "classes in a tree": (metadata(class_names=nested(9)), "list"),
     "a class that writes to the terminal": (metadata(class_names=["\x1b[2J"] * 10), r"'\\x1b\[2J'"),
     "a class of a book": (metadata(class_names=["a" * 10**5] * 10), "up to 255"),
-    "no classes": (metadata(class_names=None), "refused"),
+    "no classes": (metadata(class_names=None), "class names"),
     "normalised by a tree": (metadata(normalize=nested(9)), "normaliz"),
     "statistics": (weight("std", torch.tensor([[[float("nan")]]])), "std holds NaN"),
     "no deviation": (weight("std", torch.zeros(1, 1, 1)), "std is out of range"),

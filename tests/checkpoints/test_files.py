@@ -58,7 +58,7 @@ def truncate(path, keep):
 def test_damaged_and_foreign_files_get_one_line_that_begins_with_the_path(damage, content, tmp_path):
     path = save(content, tmp_path / "a.ckpt")
     damage(path)
-    with pytest.raises(ValueError, match="a.ckpt: ") as raised:
+    with pytest.raises(ValueError, match=r"a\.ckpt: ") as raised:
         load(path)
     assert str(raised.value).startswith(f"{path}: ")
     assert "\n" not in str(raised.value)

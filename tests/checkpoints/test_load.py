@@ -131,7 +131,7 @@ def test_tensors_outside_the_state_dict_are_computed_again_within_bounds(tmp_pat
         expected = classifier(images)
     torch.testing.assert_close(load(save(saved, tmp_path / "a.ckpt")).logits(images), expected)
     saved[METADATA_KEY]["network"]["size"] = 10**11
-    with pytest.raises(ValueError, match="refused.*bytes"):
+    with pytest.raises(ValueError, match=r"refused.*bytes"):
         load(save(saved, tmp_path / "a.ckpt"))
 
 

@@ -63,7 +63,7 @@ def test_nested_targets_and_interpolations_are_refused(content, tmp_path):
 def test_a_checkpoint_that_would_download_weights_is_refused(content, tmp_path):
     network = {"_target_": ZOO, "image_shape": [1, 32, 32], "weights": "DEFAULT"}
     content[METADATA_KEY]["network"] = network
-    with pytest.raises(ValueError, match="refused.*weights.*DEFAULT"):
+    with pytest.raises(ValueError, match=r"refused.*weights.*DEFAULT"):
         load(save(content, tmp_path / "a.ckpt"))
 
 
@@ -73,7 +73,7 @@ def test_what_a_stranger_declares_is_refused(case, content, tmp_path):
     change, message = STRANGERS[case]
     change(content)
     torch.save(content, tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match=f"a.ckpt: refused: .*({message})") as raised:
+    with pytest.raises(ValueError, match=rf"a\.ckpt: refused: .*({message})") as raised:
         load(tmp_path / "a.ckpt")
     assert str(raised.value).startswith(f"{tmp_path / 'a.ckpt'}: refused: ")
     assert len(str(raised.value)) < 1000
