@@ -43,7 +43,8 @@ def checked(function: Function) -> Function:
             return call(*arguments, **options)
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
-            name = str(fault["loc"][0])
+            place = fault["loc"][0]  # the name, or the number of an argument that was given by position
+            name = list(parameters)[place] if isinstance(place, int) and place < len(parameters) else str(place)
             given = {**dict(zip(parameters, arguments, strict=False)), **options}
             if name not in parameters or name not in given:
                 raise TypeError(f"{function.__qualname__}: {name}: {fault['msg'].lower()}") from error

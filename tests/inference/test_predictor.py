@@ -171,7 +171,7 @@ def test_views_that_cannot_be_are_refused(predictor):
 def test_arguments_that_cannot_be_are_refused(options, message, predictor):
     with pytest.raises(ValueError, match=message):
         Predictor(predictor.classifier, (1, 28, 28), **options)
-    with pytest.raises(ValueError, match="images_as=scan.*photo"):
+    with pytest.raises(ValueError, match=r"images_as=scan.*photo"):
         predictor.predict(torch.zeros(1, 28, 28), "scan")
 
 
