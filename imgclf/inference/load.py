@@ -54,19 +54,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:
 
 def _rebuild(checkpoint: dict[str, Any], file_bytes: int) -> Predictor:
     metadata, weights, epoch = checkpoint[METADATA_KEY], checkpoint["state_dict"], checkpoint.get("epoch")
-    config, preprocessing = metadata.get("network"), metadata["preprocessing"]
-    for part in (config, preprocessing, metadata.get("data") or {}):
-        check_config(part)
-    if config.get("weights"):
-        raise ValueError(f"its network would fetch weights ({config['weights']})")
-    image_shape = check_image_shape(config.get("image_shape"))
-    if preprocessing.get("image_shape") != config["image_shape"]:
-        raise ValueError(f"its network takes images of {image_shape}, not of {preprocessing.get('image_shape')}")
-    class_names = check_class_names(metadata.get("class_names"))
-    if config.get("num_classes") != num_logits(class_names):
-        raise ValueError(f"its network has {config.get('num_classes')} logits for {len(class_names)} classes")
-    if metadata.get("normalize") not in NORMALIZATIONS:
-        raise ValueError("its kind of normalization is unknown")
+    image_shape, class_names = _check_metadata(metadata)
+    config, preprocessing = metadata["network"], metadata["preprocessing"]
     check_weights(weights, image_shape[0], file_bytes)
     # A loss may keep the weights of the classes in the state_dict; predictions do not need them.
     weights = {name: value for name, value in weights.items() if not name.startswith("loss.")}
@@ -91,6 +80,24 @@ def _rebuild(checkpoint: dict[str, Any], file_bytes: int) -> Predictor:
         metadata=metadata,
         epoch=epoch + 1 if isinstance(epoch, int) else None,
     )
+
+
+def _check_metadata(metadata: dict[str, Any]) -> tuple[tuple[int, int, int], list[str]]:
+    """Checks what the file says of itself; returns image_shape and class_names."""
+    network, preprocessing = metadata.get("network"), metadata["preprocessing"]
+    for part in (network, preprocessing, metadata.get("data") or {}):
+        check_config(part)
+    if network.get("weights"):
+        raise ValueError(f"its network would fetch weights ({network['weights']})")
+    image_shape = check_image_shape(network.get("image_shape"))
+    if preprocessing.get("image_shape") != network["image_shape"]:
+        raise ValueError(f"its network takes images of {image_shape}, not of {preprocessing.get('image_shape')}")
+    class_names = check_class_names(metadata.get("class_names"))
+    if network.get("num_classes") != num_logits(class_names):
+        raise ValueError(f"its network has {network.get('num_classes')} logits for {len(class_names)} classes")
+    if metadata.get("normalize") not in NORMALIZATIONS:
+        raise ValueError("its kind of normalization is unknown")
+    return image_shape, class_names
 
 
 def _instantiate(config: dict[str, Any]) -> Network:
