@@ -46,8 +46,12 @@ def check_archive(path: Path) -> None:
                     raise ValueError(f"it calls {str(argument).replace(' ', '.')}")
 
 
-def check_config(config: Any) -> None:
-    """Checks that ``config`` names one class with plain arguments, and holds nothing else that Hydra acts on."""
+def check_config(config: Any) -> dict[str, Any]:
+    """Checks that ``config`` names one class with plain arguments, and holds nothing else that Hydra acts on.
+
+    Returns:
+        ``config``, which is a dictionary.
+    """
     if not isinstance(config, dict) or not isinstance(config.get("_target_", ""), str):
         raise ValueError("its configuration is not a dictionary with one _target_")
     queue = [(name, value) for name, value in config.items() if name != "_target_"]
@@ -68,6 +72,7 @@ def check_config(config: Any) -> None:
             queue += [(name, item) for item in value]
         elif not (value is None or isinstance(value, str | int | float)):
             raise ValueError(f"its configuration holds {type(value).__name__} for {name}")
+    return config
 
 
 def check_image_shape(shape: Any) -> tuple[int, int, int]:

@@ -84,9 +84,8 @@ def _rebuild(checkpoint: dict[str, Any], file_bytes: int) -> Predictor:
 
 def _check_metadata(metadata: dict[str, Any]) -> tuple[tuple[int, int, int], list[str]]:
     """Checks what the file says of itself; returns image_shape and class_names."""
-    network, preprocessing = metadata.get("network"), metadata["preprocessing"]
-    for part in (network, preprocessing, metadata.get("data") or {}):
-        check_config(part)
+    network, preprocessing = check_config(metadata.get("network")), check_config(metadata["preprocessing"])
+    check_config(metadata.get("data") or {})
     if network.get("weights"):
         raise ValueError(f"its network would fetch weights ({network['weights']})")
     image_shape = check_image_shape(network.get("image_shape"))
