@@ -1,4 +1,4 @@
-"""Self-contained checkpoints: written whole or not at all, read without executing anything of theirs."""
+"""Checkpoint files: written whole or not at all, and read without executing anything that they hold."""
 
 import os
 import zipfile
@@ -10,23 +10,24 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from imgclf.checkpoints.untrusted import check_archive
 
-METADATA_KEY = "imgclf"  # where a checkpoint describes itself, beside Lightning's own keys
+METADATA_KEY = "imgclf"  # a checkpoint describes itself under this key, beside Lightning's own keys
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the final name and moves, so that a killed run never leaves half a checkpoint."""
+    """Writes a checkpoint under a temporary name and moves it, so that a killed run never leaves half a file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            path.parent.mkdir(exist_ok=True)  # not a run folder that was removed
+            # Without parents=True: a run folder that the user has removed must not come back.
+            path.parent.mkdir(exist_ok=True)
             with unfinished.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
-        except (OSError, RuntimeError) as error:  # torch's own, of a write that failed
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a write that failed
             reason = next((e.strerror for e in (error, error.__context__) if isinstance(e, OSError)), error)
             raise OSError(f"{path} cannot be written: {reason}") from error
         finally:
@@ -37,28 +38,38 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The checkpoint's tensors and plain values, on the CPU; nothing in the file is executed.
+    """Reads a checkpoint's tensors and plain values onto the CPU; nothing in the file is executed.
 
-    It takes about the file's size of memory, whatever the file declares.
+    Reading takes about as much memory as the file has bytes, whatever the file declares.
+
+    Returns:
+        Lightning's checkpoint: "state_dict", "epoch" (from 0), ..., and under ``METADATA_KEY`` the dictionary that
+        ``build_metadata`` made.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or not a checkpoint of imgclf.
+        ValueError: the file is damaged, is not a checkpoint of imgclf, or comes from imgclf 0.1.
+
+    Example:
+        >>> read_checkpoint("outputs/mnist/run/checkpoints/best.ckpt")["imgclf"]["class_names"]
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']
     """
     path = Path(path)
     if path.is_dir():
-        raise FileNotFoundError(f"ckpt={path}: a folder; name a file, such as ckpt={path}/checkpoints/best.ckpt")
+        raise FileNotFoundError(f"{path}: this is a folder; name a file, such as {path}/checkpoints/best.ckpt")
     if not path.is_file():
-        raise FileNotFoundError(f"ckpt={path}: no such file; a run's checkpoints are in its checkpoints/ folder")
+        raise FileNotFoundError(f"{path}: no such file; the checkpoints of a run are in its checkpoints/ folder")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"ckpt={path}: truncated or not a PyTorch checkpoint")
+        raise ValueError(f"{path}: truncated or not a PyTorch checkpoint")
     try:
         check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything from EOFError to UnpicklingError
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"ckpt={path}: refused, it is damaged or holds more than tensors ({reason})") from error
-    ours = isinstance(checkpoint, dict) and {METADATA_KEY, "state_dict"} <= checkpoint.keys()
-    if not (ours and isinstance(checkpoint[METADATA_KEY], dict)):
-        raise ValueError(f"ckpt={path}: not a checkpoint of imgclf (train one with python train.py)")
+        raise ValueError(f"{path}: refused: it is damaged or holds more than tensors ({reason})") from error
+    is_ours = isinstance(checkpoint, dict) and {METADATA_KEY, "state_dict"} <= checkpoint.keys()
+    if not (is_ours and isinstance(checkpoint[METADATA_KEY], dict)):
+        raise ValueError(f"{path}: not a checkpoint of imgclf (python train.py makes one)")
+    if "preprocessing" not in checkpoint[METADATA_KEY]:
+        raise ValueError(f"{path}: made by imgclf 0.1, which this version does not read: train it again")
     return checkpoint

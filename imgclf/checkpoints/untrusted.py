@@ -1,114 +1,127 @@
-"""What is refused of a checkpoint from a stranger, who may want it to call something or to fill the memory."""
+"""Checks of a checkpoint from a stranger, who may want it to call a function or to fill the memory.
+
+Every check raises ValueError with the reason; the caller adds the file's path.
+"""
 
 import math
 import os
 import pickletools
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from imgclf.core.text import CONTROL
 
-CALLS = re.compile(  # weights_only=True alone also makes bytearrays and tensors of any length that a file declares
+# torch.load(weights_only=True) alone would also build bytearrays and tensors of any length that a file declares.
+ALLOWED_GLOBALS = re.compile(
     r"torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict|_codecs encode"
 )
-LARGEST_PICKLE = 2**23  # bytes of everything that is no tensor; a thousand epochs take 2**19
-LARGEST_IMAGE = 2**26  # values of image_shape
-MOST_VALUES = 10_000  # in a configuration
-TENSOR = 100  # bytes that a file takes for a tensor at least, beside its values
+MAX_PICKLE_BYTES = 2**23  # of everything that is not a tensor; the record of a thousand epochs takes 2**19
+MAX_IMAGE_VALUES = 2**26  # channels * height * width
+MAX_CONFIG_VALUES = 10_000
+MAX_NAME_LENGTH = 255  # characters of a class name
 
 
 def check_archive(path: Path) -> None:
-    """Raises ValueError unless the file is what torch.save makes of tensors and plain values: nothing compressed,
-    nothing called but what puts tensors together."""
+    """Checks that a file is what torch.save makes of tensors and plain values.
+
+    Such a file is not compressed, and its pickle calls only the functions that put tensors together.
+    """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
         if not stored or sum(member.file_size for member in members) > os.path.getsize(path):
             raise ValueError("it is compressed")
         for member in members:
-            if member.filename.lower().endswith(".pkl"):
-                if member.file_size > LARGEST_PICKLE:
-                    raise ValueError(f"{member.file_size} bytes that are no tensors")
-                for code, argument, _ in pickletools.genops(archive.read(member)):
-                    if code.name == "GLOBAL" and not CALLS.fullmatch(str(argument)):
-                        raise ValueError(f"it calls {str(argument).replace(' ', '.')}")
+            if not member.filename.lower().endswith(".pkl"):
+                continue
+            if member.file_size > MAX_PICKLE_BYTES:
+                raise ValueError(f"it holds {member.file_size} bytes that are not tensors")
+            for code, argument, _ in pickletools.genops(archive.read(member)):
+                if code.name == "GLOBAL" and not ALLOWED_GLOBALS.fullmatch(str(argument)):
+                    raise ValueError(f"it calls {str(argument).replace(' ', '.')}")
 
 
-def check_tensors(weights: Any, channels: int) -> None:
-    """Raises ValueError unless all are tensors with as many values as they say, the classifier's own ones in range."""
-    for name, value in weights.items():
-        if not isinstance(value, Tensor) or value.nbytes > value.untyped_storage().nbytes():
-            raise ValueError(f"{name} is no tensor, or smaller than it says")
-        if value.isnan().any():
-            raise ValueError(f"{name} holds NaN")
-    for name, low, high in (("mean", -math.inf, math.inf), ("std", 0, math.inf), ("threshold", -1e-6, 1 + 1e-6)):
-        if not ((low < weights[name]) & (weights[name] < high)).all():
-            raise ValueError(f"{name} is out of range")
-        if weights[name].numel() not in (1, channels):
-            raise ValueError(f"{name} is of {weights[name].numel()} values for {channels} channels")
+def check_config(config: Any) -> dict[str, Any]:
+    """Checks that ``config`` names one class with plain arguments, and holds nothing else that Hydra acts on.
 
-
-class Budget(TorchDispatchMode):
-    """Ends the building of a network that takes more values, or more tensors, than a file of so many bytes can hold;
-    before their memory is touched."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.left = size
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        new = isinstance(result, Tensor) and not any(isinstance(given, Tensor) for given in args)
-        if new and result.device.type == "cpu":
-            self.left -= result.numel() + TENSOR
-            if self.left < 0:
-                raise ValueError("the network is larger than the file")
-        return result
-
-
-def image_shape(shape: Any) -> tuple[int, int, int]:
-    """Raises ValueError unless it is that of an image: channels, height, width."""
-    if not (isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)):
-        raise ValueError(f"image_shape={shape}")
-    if math.prod(shape) > LARGEST_IMAGE:
-        raise ValueError(f"images of shape {tuple(shape)} are larger than {LARGEST_IMAGE} values")
-    return tuple(shape)
-
-
-def class_names(names: Any) -> list[str]:
-    """Class names, which go to the terminal and into tables: raises ValueError for what does not belong there."""
-    for name in names:
-        if not isinstance(name, str):
-            raise ValueError(f"a class is called by {type(name).__name__}, no string")
-        if not 0 < len(name) < 256 or CONTROL.search(name):
-            raise ValueError(f"a class is called {name[:50]!r}: give it a name of up to 255 printable characters")
-    return list(names)
-
-
-def check_configuration(config: Any, path: str | Path) -> None:
-    """Raises ValueError unless ``config`` is one class with plain arguments: nothing that Hydra acts on."""
+    Returns:
+        ``config``, which is a dictionary.
+    """
     if not isinstance(config, dict) or not isinstance(config.get("_target_", ""), str):
-        raise ValueError(f"ckpt={path}: refused: its configuration is no dictionary")
+        raise ValueError("its configuration is not a dictionary with one _target_")
     queue = [(name, value) for name, value in config.items() if name != "_target_"]
-    seen = len(queue)
+    count = len(queue)
     while queue:
         name, value = queue.pop()
-        seen += len(value) if isinstance(value, dict | list | tuple) else 0
-        if seen > MOST_VALUES:  # a list may hold itself
-            raise ValueError(f"ckpt={path}: refused: its configuration holds more than {MOST_VALUES} values")
+        count += len(value) if isinstance(value, dict | list | tuple) else 0
+        if count > MAX_CONFIG_VALUES:  # a list may even hold itself
+            raise ValueError(f"its configuration holds more than {MAX_CONFIG_VALUES} values")
         if not isinstance(name, str) or name.startswith("_") or name == "defaults":
-            wanted = f" {value}" if name == "_target_" and isinstance(value, str) else ""
-            raise ValueError(f"ckpt={path}: refused: its configuration holds {name}{wanted}")
+            target = f" {value}" if name == "_target_" and isinstance(value, str) else ""
+            raise ValueError(f"its configuration holds {name}{target}")
         if isinstance(value, str) and "${" in value:
-            raise ValueError(f"ckpt={path}: refused: its configuration holds the interpolation {value}")
+            raise ValueError(f"its configuration holds the interpolation {value}")
         if isinstance(value, dict):
             queue += value.items()
         elif isinstance(value, list | tuple):
             queue += [(name, item) for item in value]
         elif not (value is None or isinstance(value, str | int | float)):
-            raise ValueError(f"ckpt={path}: refused: its configuration holds {type(value).__name__} for {name}")
+            raise ValueError(f"its configuration holds {type(value).__name__} for {name}")
+    return config
+
+
+def check_image_shape(shape: Any) -> tuple[int, int, int]:
+    """Checks that ``shape`` lists channels, height and width of an image that fits in memory; returns it as a tuple."""
+    if not (isinstance(shape, list) and len(shape) == 3 and all(type(size) is int and size > 0 for size in shape)):
+        raise ValueError(f"image_shape={shape} is not a list of channels, height and width")
+    if math.prod(shape) > MAX_IMAGE_VALUES:
+        raise ValueError(f"images of shape {tuple(shape)} are larger than {MAX_IMAGE_VALUES} values")
+    channels, height, width = shape
+    return channels, height, width
+
+
+def check_class_names(names: Any) -> list[str]:
+    """Checks class names, which are printed in the terminal and written into tables; returns them as a list."""
+    if not isinstance(names, list | tuple):
+        raise ValueError("its class names are not a list")
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"a class name is of type {type(name).__name__}, not a string")
+        if not 0 < len(name) <= MAX_NAME_LENGTH or CONTROL.search(name):
+            raise ValueError(
+                f"a class is called {name[:50]!r}: give it a name of up to {MAX_NAME_LENGTH} printable characters"
+            )
+    return list(names)
+
+
+def check_weights(weights: Any, channels: int, file_bytes: int) -> None:
+    """Checks a classifier's state_dict: real tensors, no more values than the file has bytes, sensible statistics.
+
+    Args:
+        weights: name to tensor.
+        channels: of the images; "mean" and "std" hold one value or one a channel.
+        file_bytes: size of the file that the tensors come from. Tensors may share memory, so that together they could
+            claim far more than the file holds.
+    """
+    if not isinstance(weights, Mapping):
+        raise ValueError("its weights are not a dictionary of tensors")
+    for name, value in weights.items():
+        if not isinstance(value, Tensor) or value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(f"{name} is not a tensor, or it is smaller than it says")
+    if sum(value.numel() for value in weights.values()) > file_bytes:
+        raise ValueError("its weights claim more values than the file has bytes")
+    for name, value in weights.items():
+        if value.isnan().any():
+            raise ValueError(f"{name} holds NaN")
+    for name, low, high in (("mean", -math.inf, math.inf), ("std", 0, math.inf), ("threshold", -1e-6, 1 + 1e-6)):
+        if name not in weights:
+            raise ValueError(f"its weights have no {name}")
+        if weights[name].numel() not in (1, channels):
+            raise ValueError(f"{name} has {weights[name].numel()} values for {channels} channels")
+        if not ((low < weights[name]) & (weights[name] < high)).all():
+            raise ValueError(f"{name} is out of range")

@@ -5,6 +5,7 @@ import json
 import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -175,6 +176,15 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         """Channels, height, width."""
         channels, height, width = self.dataset("train").images.shape[1:]
         return channels, height, width
+
+    def preprocessing(self) -> dict[str, Any]:
+        """How an image file becomes an input of the network, in plain types that a checkpoint keeps.
+
+        Returns:
+            image_shape: [channels, height, width]; reader: "auto", "image_file" or "handwriting"; polarity:
+            "light_on_dark" or "dark_on_light" (see ``imgclf.inference.predictor.Predictor``).
+        """
+        return {"image_shape": list(self.image_shape), "reader": "auto", "polarity": "light_on_dark"}
 
     # Lightning's hooks ------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -130,6 +131,9 @@ class ImageFolder(ImageDataModule):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self.shape
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {**super().preprocessing(), "reader": "image_file"}
 
     def prepare_data(self) -> None:
         for part in self.parts:  # all of them, so that a bad file among the test images is no surprise in the end

@@ -1,6 +1,7 @@
 """MNIST variations: a base data set whose digits are rotated and given backgrounds."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +70,10 @@ class NoisyImages(ImageDataModule):
     @property
     def class_names(self) -> Sequence[str]:  # pyrefly: ignore[bad-override]
         return self.base.class_names
+
+    def preprocessing(self) -> dict[str, Any]:
+        on_paper = self._variations["eval"].background in ("white", "lined", "squared")
+        return {**super().preprocessing(), "polarity": "dark_on_light" if on_paper else "light_on_dark"}
 
     def prepare_data(self) -> None:
         self.base.prepare_data()

@@ -15,13 +15,13 @@ from imgclf.evaluation.report import PREDICTION_COLUMNS, prediction_rows
 from imgclf.figures.classification import plot_confusion_matrix, plot_predictions
 from imgclf.figures.style import encode_png, render
 from imgclf.imaging.image_files import find_images
-from imgclf.inference.predictor import Predictor
+from imgclf.inference.predictor import ImagesAs, Predictor
 from imgclf.runs.run_dir import RunDir
 
 SHEET = 120  # images on the contact sheet
 
 
-def predict_files(folder: RunDir, predictor: Predictor, pattern: str, images_as: str = "auto") -> dict[str, float]:
+def predict_files(folder: RunDir, predictor: Predictor, pattern: str, images_as: ImagesAs = "auto") -> dict[str, float]:
     """Predicts a file, a folder's images or a glob's; writes predictions.csv and a contact sheet of what was seen.
 
     Where labels are known (``known_labels``), metrics.json and a confusion matrix join them; a photograph in which no

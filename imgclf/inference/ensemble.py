@@ -1,4 +1,4 @@
-"""A trained classifier, ready to be asked."""
+"""Several trained classifiers that answer together."""
 
 from collections.abc import Sequence
 
@@ -6,20 +6,33 @@ from imgclf.inference.predictor import Predictor
 
 
 def ensemble(members: Sequence[Predictor]) -> Predictor:
-    """One Predictor whose probabilities are the mean of its members'.
+    """Makes one Predictor whose probabilities are the mean of its members'.
+
+    Its ``metadata`` and ``epoch`` are those of the first member.
 
     Raises:
-        ValueError: they differ in classes, in image shape, or in the ink they were trained on.
+        ValueError: the members differ in class names, image shape or preprocessing.
+
+    Example:
+        >>> ensemble([load("seed=0/best.ckpt"), load("seed=1/best.ckpt")]).predict("seven.png")
     """
     first = members[0]
-    for number, member in enumerate(members[1:], 2):
-        for what in ("class_names", "image_shape", "dark_ink", "scaled"):
-            if getattr(member, what) != getattr(first, what):
-                raise ValueError(
-                    f"checkpoint {number} of the ensemble has {what.replace('_', ' ')} {getattr(member, what)}, the "
-                    f"first {getattr(first, what)}: average networks that answer the same question"
-                )
     if len(members) == 1:
         return first
-    classifiers = [one for member in members for one in member.classifiers]
-    return Predictor(classifiers, first.image_shape, first.batch_size, first.dark_ink, first.scaled)
+    for number, member in enumerate(members[1:], 2):
+        for name in ("class_names", "image_shape", "reader", "polarity"):
+            own, expected = getattr(member, name), getattr(first, name)
+            if own != expected:
+                raise ValueError(
+                    f"checkpoint {number} of the ensemble has the {name.replace('_', ' ')} {own}, the first one has "
+                    f"{expected}: average networks that answer the same question"
+                )
+    return Predictor(
+        [classifier for member in members for classifier in member.classifiers],
+        first.image_shape,
+        first.batch_size,
+        reader=first.reader,
+        polarity=first.polarity,
+        metadata=first.metadata,
+        epoch=first.epoch,
+    )

@@ -9,66 +9,69 @@ import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from imgclf.core.files import write_file
+from imgclf.core.metrics import decide
 from imgclf.core.names import VERSION
+from imgclf.inference.load import load
+from imgclf.inference.predictor import Predictor
+from imgclf.models.classifier import Classifier
 
-if TYPE_CHECKING:
-    from imgclf.inference.predictor import Predictor
-
-TOLERANCE = 1e-4  # between the file's probabilities and the checkpoint's
-LARGEST = 2**31 - 2**20  # bytes of weights, in one protobuf with the rest of the graph
+TOLERANCE = 1e-4  # of the file's probabilities against the checkpoint's
+MAX_WEIGHT_BYTES = 2**31 - 2**20  # a protobuf holds 2 GiB, and the rest of the graph is in it too
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-NAMES_OF_DATA = ("_target_", "dataset", "base", "variation", "protocol")  # not folders, which are this machine's
+DATA_ARGUMENTS = ("_target_", "dataset", "base", "variation", "protocol")  # no folders: they are this machine's affair
 
 
-def export(source: "Predictor | str | Path", path: str | Path) -> float:
-    """Writes a trained classifier, preprocessing included, as one self-contained ONNX file.
+def export(source: Predictor | str | Path, to: str | Path) -> float:
+    """Writes a trained classifier with its normalisation as one self-contained ONNX file.
 
-    The graph takes ``images``, uint8 (N, C, H, W) of the checkpoint's ``image_shape`` and any N, and gives
-    ``probabilities``, float32 (N, classes), rows summing to 1, and ``predicted``, int64 (N,): the most probable class;
-    of two, the second from the checkpoint's threshold on. What is done to image files before that (decoding, scaling
-    to ``image_shape``) is not in it.
+    The graph takes ``images``, uint8 (N, C, H, W) of the checkpoint's ``image_shape`` and any N. It gives
+    ``probabilities``, float32 (N, classes), whose rows sum to 1, and ``predicted``, int64 (N,): the most probable
+    class, or, of two classes, the second from the checkpoint's threshold on. Decoding image files and scaling them is
+    not part of the graph.
 
-    Metadata, all strings:
+    The file's metadata are strings:
         class_names: JSON list, in the order of the class indices.
         image_shape: JSON list of channels, height, width.
-        threshold: number; of two classes, the probability from which ``predicted`` is the second.
-        normalize: "dataset" or "image", which the graph does already.
-        imgclf_version: what wrote the file.
-        data: JSON object, what the network was trained on: ``_target_``, the data module, and those of its arguments
-            that name the data (dataset, base, variation, protocol). Only if ``source`` is a checkpoint that says it.
+        threshold: a number, the probability from which the second of two classes is predicted.
+        normalize: "dataset" or "image"; the graph does it already.
+        imgclf_version: the version that wrote the file.
+        data: JSON object of what the network was trained on: ``_target_``, the data module, and its arguments
+            ``DATA_ARGUMENTS``. It is left out if the checkpoint does not describe its data.
 
     Args:
         source: what ``imgclf.load`` returns, or a checkpoint's path.
-        path: a new file ending in .onnx; its folder is made if it does not exist.
+        to: a new file ending in .onnx; its folder is made if it does not exist.
 
     Returns:
-        The largest difference between the probabilities of the file, run by onnxruntime, and those of ``source``, in
-        float32 on the CPU, for random images in batches of 1 and 5. At most ``TOLERANCE``.
+        The largest difference between the file's probabilities, computed by onnxruntime, and those of ``source``, for
+        random images in batches of 1 and 5, in float32 on the CPU. It is at most ``TOLERANCE``.
 
     Raises:
-        FileExistsError: there is such a file.
-        FileNotFoundError, ValueError: as ``imgclf.load`` does; and for a wrong ending, or a network that is too large
-            for one file or that torch cannot write as ONNX.
-        ArithmeticError: the file would answer otherwise than ``source``.
+        FileExistsError: ``to`` exists.
+        FileNotFoundError, ValueError: as ``imgclf.load`` does; also for another ending, or for a network that is too
+            large for one file or that torch cannot write as ONNX.
+        ArithmeticError: the file would answer differently from ``source``.
         OSError: a package is not installed, or the file cannot be written.
 
-    Whatever is raised, nothing is left at ``path``.
+    After an error there is no file at ``to``.
+
+    Example:
+        >>> export("outputs/mnist/run/checkpoints/best.ckpt", "model.onnx")
+        2.4e-07
     """
-    path = _target(path)
+    path = _check_target(to)
     for package in PACKAGES:
         if find_spec(package) is None:
             raise OSError(f"{package} is not installed: pip install -e '.[export]'")
-
-    from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
-    from imgclf.core.files import write_file
-    from imgclf.inference.load import load
-
-    data = None
-    if isinstance(source, str | Path):
-        source, data = load(source), read_checkpoint(source)[METADATA_KEY].get("data")
-    predictor = _on_cpu(source)
+    predictor = source if isinstance(source, Predictor) else load(source)
+    data = predictor.metadata.get("data")
+    predictor = _copy_on_cpu(predictor)
     metadata = {
         "class_names": json.dumps(predictor.class_names),
         "image_shape": json.dumps(predictor.image_shape),
@@ -77,16 +80,31 @@ def export(source: "Predictor | str | Path", path: str | Path) -> float:
         "imgclf_version": VERSION,
     }
     if isinstance(data, dict):
-        metadata["data"] = json.dumps({name: data[name] for name in NAMES_OF_DATA if name in data}, default=str)
-    model = _onnx(predictor, metadata)
-    difference = _difference(model, predictor, path)
-    write_file(_target(path), model)  # which may have come to exist meanwhile
+        metadata["data"] = json.dumps({name: data[name] for name in DATA_ARGUMENTS if name in data}, default=str)
+    model = _convert(predictor, metadata)
+    try:
+        difference = _compare(model, predictor)
+    except ArithmeticError as error:
+        raise ArithmeticError(f"to={path}: not written, {error}") from error
+    write_file(_check_target(path), model)  # checked again, because another process may have made the file meanwhile
     return difference
 
 
-def _target(path: str | Path) -> Path:
-    """``path`` with ~ replaced; raises unless a new ONNX file can be there."""
-    path = Path(path).expanduser()
+class _Graph(nn.Module):
+    """What the ONNX file computes."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        probabilities = self.classifier(images).softmax(1)
+        return probabilities, decide(probabilities, self.classifier.threshold)
+
+
+def _check_target(to: str | Path) -> Path:
+    """``to`` with ~ replaced; raises unless a new ONNX file can be written there."""
+    path = Path(to).expanduser()
     if path.suffix != ".onnx":
         raise ValueError(f"to={path}: give a name that ends in .onnx, such as to=model.onnx")
     if path.exists():
@@ -96,44 +114,25 @@ def _target(path: str | Path) -> Path:
     return path
 
 
-def _on_cpu(source: "Predictor") -> "Predictor":
-    """A copy on the CPU. In torch's usual memory format: of the other one the exporter makes slow gathers."""
-    from imgclf.inference.predictor import Predictor
-    from imgclf.models.classifier import Classifier
-
-    given = source.classifier
-    statistics, network = (given.mean.flatten().tolist(), given.std.flatten().tolist()), copy.deepcopy(given.network)
-    classifier = Classifier(
-        network.cpu(), given.class_names, *statistics, normalize=given.normalize, channels_last=False
-    )
-    classifier.load_state_dict(given.state_dict())
-    return Predictor(classifier.cpu(), source.image_shape)
+def _copy_on_cpu(predictor: Predictor) -> Predictor:
+    classifier = copy.deepcopy(predictor.classifier).cpu()
+    # The exporter turns weights that are channels_last into slow gathers.
+    classifier.network.to(memory_format=torch.contiguous_format)
+    return Predictor(classifier, predictor.image_shape)
 
 
-def _onnx(predictor: "Predictor", metadata: dict[str, str]) -> bytes:
-    """The ONNX file's content."""
-    import torch
+def _convert(predictor: Predictor, metadata: dict[str, str]) -> bytes:
+    """The content of the ONNX file."""
+    # lazy: an optional package
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-    from torch import Tensor, nn
-
-    from imgclf.core.metrics import decide
-
-    class Graph(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.classifier = predictor.classifier
-
-        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-            probabilities = self.classifier(images).softmax(1)
-            return probabilities, decide(probabilities, self.classifier.threshold)
 
     size = sum(tensor.nbytes for tensor in predictor.classifier.state_dict().values())
-    if size > LARGEST:
+    if size > MAX_WEIGHT_BYTES:
         raise ValueError(f"the weights take {size / 2**30:.1f} GiB, and one ONNX file holds less than 2")
     try:
-        with _quiet():
+        with _no_remarks():
             program: Any = torch.onnx.export(
-                Graph().eval(),
+                _Graph(predictor.classifier).eval(),
                 (torch.zeros(2, *predictor.image_shape, dtype=torch.uint8),),  # a batch of 1 would become a constant
                 dynamo=True,
                 input_names=["images"],
@@ -142,18 +141,18 @@ def _onnx(predictor: "Predictor", metadata: dict[str, str]) -> bytes:
                 external_data=False,
                 verbose=False,
             )
-            # Torch's notes name the source file of every node, as it lies on this machine.
+            # Torch's notes name the source file of every node, with its place on this machine.
             ClearMetadataAndDocStringPass()(program.model)
             program.model.metadata_props.update(metadata)
             return program.model_proto.SerializeToString()
     except Exception as error:  # torch raises anything
         reason = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)[:200]
-        raise ValueError(f"torch {torch.VERSION} cannot write this network as ONNX ({reason})") from error
+        raise ValueError(f"torch {torch.__version__} cannot write this network as ONNX ({reason})") from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch's exporter remarks: an error says it all, and what comes out is checked."""
+def _no_remarks() -> Iterator[None]:
+    """Silences the remarks of torch's exporter: an error says everything, and the result is checked."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
@@ -165,27 +164,29 @@ def _quiet() -> Iterator[None]:
             log.setLevel(level)
 
 
-def _difference(model: bytes, predictor: "Predictor", path: Path) -> float:
-    """The largest one between the file's probabilities and the predictor's; raises ArithmeticError if too large."""
-    import onnxruntime
-    import torch
+def _compare(model: bytes, predictor: Predictor) -> float:
+    """The largest difference between the file's probabilities and the predictor's.
 
-    from imgclf.core.metrics import decide
+    Raises:
+        ArithmeticError: it is larger than ``TOLERANCE``, or the file decides differently from equal probabilities.
+    """
+    # lazy: an optional package
+    import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    generator, differences = torch.Generator().manual_seed(0), []
+    generator, largest = torch.Generator().manual_seed(0), 0.0
     for count in (1, 5):
         images = torch.randint(256, (count, *predictor.image_shape), generator=generator)
-        contrast = torch.linspace(1, 0, count).view(-1, 1, 1, 1)  # down to a black image, which has no deviation
+        contrast = torch.linspace(1, 0, count).view(-1, 1, 1, 1)  # the last image is black and has no deviation
         images = (images * contrast).to(torch.uint8)
         answers = session.run(["probabilities", "predicted"], {"images": images.numpy()})
-        probabilities, predicted = map(torch.from_numpy, answers)
-        differences.append(float((probabilities - predictor.predict_proba(images)).abs().max()))
-        if not differences[-1] <= TOLERANCE:  # NaN is no agreement either
+        probabilities, predicted = (torch.from_numpy(answer) for answer in answers)
+        difference = float((probabilities - predictor.predict_proba(images)).abs().max())
+        if not difference <= TOLERANCE:  # NaN does not agree either
             raise ArithmeticError(
-                f"to={path}: not written, onnxruntime's probabilities differ from the checkpoint's by "
-                f"{differences[-1]:.2g}, more than {TOLERANCE:g}"
+                f"onnxruntime's probabilities differ from the checkpoint's by {difference:.2g}, more than {TOLERANCE:g}"
             )
         if not torch.equal(predicted, decide(probabilities, predictor.threshold)):
-            raise ArithmeticError(f"to={path}: not written, onnxruntime decides otherwise from the same probabilities")
-    return max(differences)
+            raise ArithmeticError("onnxruntime decides otherwise from the same probabilities")
+        largest = max(largest, difference)
+    return largest

@@ -1,9 +1,8 @@
-"""A trained classifier, ready to be asked."""
+"""Predictions of a trained classifier: for tensors, arrays, image files and PIL images."""
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,22 +11,27 @@ from torch import Tensor
 
 from imgclf.core import rng
 from imgclf.core.metrics import decide
-from imgclf.imaging.handwriting import CANVAS, WORKING, read_digit
-from imgclf.imaging.image_files import open_image, read_image
+from imgclf.core.validation import Positive, checked
+from imgclf.imaging.handwriting import CANVAS
+from imgclf.inference.inputs import arrays_to_batch, read_photo, read_scaled
 from imgclf.models.classifier import Classifier
 from imgclf.transforms.compose import Compose
 from imgclf.transforms.mixing import Mixing
 from imgclf.transforms.spatial import RandomFlip
 
-IMAGES_AS = ("auto", "photo", "mnist")
 DIGITS = [str(digit) for digit in range(10)]
-PIXELS = 2**21  # of a forward pass, so that its activations stay within a few GB
+MAX_PIXELS = 2**21  # of a forward pass, so that its activations stay within a few GB
+
+ImagesAs = Literal["auto", "photo", "mnist"]
 
 
 class Prediction(NamedTuple):
-    """The answer for one image; the columns of predictions.csv.
+    """The answer for one image, as in a row of predictions.csv.
 
-    A photograph in which no single digit was found has neither class nor probability, and says so as its class name.
+    Attributes:
+        predicted: index of the class; None for a photograph in which no single digit was found.
+        class_name: name of the class, or what is wrong with the photograph.
+        probability: of the predicted class; None where there is no class.
     """
 
     predicted: int | None
@@ -36,36 +40,53 @@ class Prediction(NamedTuple):
 
 
 class Predictor:
-    """Applies a checkpoint's preprocessing and network, in float32; the one path of evaluation and prediction.
+    """Applies a checkpoint's preprocessing and network in float32: the one path of evaluation and prediction.
 
     Args:
-        classifier: with its weights, on the device it shall run on; or several, whose probabilities are averaged.
-        image_shape: channels, height, width of the images it was trained on.
-        batch_size: images a forward pass; by default as many as ``PIXELS`` allows, up to 1,000.
-        dark_ink: it was trained on dark digits on light paper.
-        scaled: it was trained on image files that were only scaled, so that "auto" does the same to others.
+        classifier: a classifier with its weights, on the device where it shall run; or several, whose probabilities
+            are averaged.
+        image_shape: channels, height, width of the images that it was trained on.
+        batch_size: images in a forward pass; by default as many as ``MAX_PIXELS`` allows, up to 1,000.
+        reader: how a network of digits reads image files. "image_file": as files that are only scaled, which it was
+            trained on; "handwriting": as photographs of one digit, which is turned into an image as MNIST has it;
+            "auto": the latter if the network tells the ten digits apart in images of MNIST's shape.
+        polarity: "light_on_dark", or "dark_on_light" if it was trained on dark digits on light paper.
+        metadata: what the checkpoint says of itself (``imgclf.checkpoints.metadata``).
+        epoch: the checkpoint's epoch, counted from 1.
 
     Attributes:
-        classifiers: one, or the members of an ensemble.
+        classifiers: the one classifier, or the members of an ensemble.
+
+    Example:
+        >>> predictor = load("best.ckpt")
+        >>> predictor.predict_proba(torch.zeros(5, 28, 28, dtype=torch.uint8)).shape
+        torch.Size([5, 10])
     """
 
+    @checked
     def __init__(
         self,
         classifier: Classifier | Sequence[Classifier],
-        image_shape: tuple[int, int, int],
-        batch_size: int | None = None,
-        dark_ink: bool = False,
-        scaled: bool = False,
+        image_shape: Sequence[Positive],
+        batch_size: Positive | None = None,
+        reader: Literal["auto", "image_file", "handwriting"] = "auto",
+        polarity: Literal["light_on_dark", "dark_on_light"] = "light_on_dark",
+        metadata: dict | None = None,
+        epoch: int | None = None,
     ) -> None:
-        several = [classifier] if isinstance(classifier, Classifier) else classifier
-        self.classifiers, self.image_shape, self.dark_ink = [one.eval() for one in several], image_shape, dark_ink
+        classifiers = [classifier] if isinstance(classifier, Classifier) else classifier
+        channels, height, width = image_shape
+        self.classifiers = [one.eval() for one in classifiers]
+        self.image_shape = channels, height, width
         self._views, self._flips, self._augmentation = 1, False, Compose()
-        self.scaled = scaled
-        self.batch_size = batch_size or min(1000, max(1, PIXELS // math.prod(image_shape[1:])))
+        self.reader, self.polarity = reader, polarity
+        self.metadata: dict[str, Any] = metadata or {}
+        self.epoch = epoch
+        self.batch_size = batch_size or min(1000, max(1, MAX_PIXELS // (height * width)))
 
     @property
     def classifier(self) -> Classifier:
-        """The only one, or an ensemble's first."""
+        """The only classifier, or the first one of an ensemble."""
         return self.classifiers[0]
 
     @property
@@ -74,12 +95,16 @@ class Predictor:
 
     @property
     def threshold(self) -> float:
-        """Of two classes: the probability from which the second is predicted; of an ensemble the members' mean."""
+        """The probability from which the second of two classes is predicted; the members' mean in an ensemble."""
         return sum(float(one.threshold) for one in self.classifiers) / len(self.classifiers)
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
-        """float32 (N, classes), on the CPU, of uint8 or float [0, 1] images (N, C, H, W) of ``image_shape``."""
+        """Computes logits, float32 (N, classes) on the CPU, from images (N, C, H, W), uint8 or float in [0, 1].
+
+        Raises:
+            ValueError: the images are not of ``image_shape``.
+        """
         if tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(
                 f"images of shape {tuple(images.shape[1:])}, but the checkpoint was trained on {self.image_shape} "
@@ -133,38 +158,35 @@ class Predictor:
 
     @property
     def reads_handwriting(self) -> bool:
-        """Whether it tells digits apart, in images of MNIST's size: then photographs are read as such."""
-        return self.class_names == DIGITS and self.image_shape == (1, CANVAS, CANVAS)
+        """Whether it can read photographs of handwritten digits."""
+        if self.image_shape != (1, CANVAS, CANVAS):
+            return False
+        return self.reader == "handwriting" or self.class_names == DIGITS
 
-    def predict_proba(self, images: Any, images_as: str = "auto") -> Tensor:
-        """float32 (N, classes), rows summing to 1; takes what ``predict`` takes."""
-        return self.logits(self.tensor(images, images_as)).softmax(1)
+    def predict(self, images: Any, images_as: ImagesAs = "auto") -> list[Prediction]:
+        """Predicts the class of every image; takes what ``preprocess`` takes.
 
-    def predict(self, images: Any, images_as: str = "auto") -> list[Prediction]:
-        """One Prediction an image.
-
-        Args:
-            images: a tensor or array (H, W), (N, H, W), (C, H, W) or (N, C, H, W), uint8 or float in [0, 1], of the
-                shape the network was trained on, or a list of such images; or a path or PIL image, or several, which
-                are fitted to it.
-            images_as: of paths and PIL images: "photo", a photograph of one digit, which is found in it and centred as
-                MNIST's are (``imgclf.imaging.handwriting``); "mnist", what the network was trained on, only scaled;
-                "auto", the first
-                for a network of digits, unless it was trained on image files or the image has MNIST's size already.
-
-        Raises:
-            ValueError: another shape, values out of range, or photographs for a network of something else.
-            OSError: a file that is not a readable image.
+        Example:
+            >>> predictor.predict(["seven.jpg", "scan.png"])[0].class_name
+            '7'
         """
         return self.predict_preprocessed(*self.preprocess(images, images_as))
 
-    def predict_preprocessed(self, seen: Tensor, faults: list[str | None]) -> list[Prediction]:
-        """One Prediction an image, of what ``see`` gave."""
-        answers = self.to_predictions(self.logits(seen).softmax(1))
-        return [Prediction(None, fault, None) if fault else a for fault, a in zip(faults, answers, strict=True)]
+    def predict_proba(self, images: Any, images_as: ImagesAs = "auto") -> Tensor:
+        """Probabilities, float32 (N, classes), whose rows sum to 1; takes what ``preprocess`` takes."""
+        inputs, _ = self.preprocess(images, images_as)
+        return self.logits(inputs).softmax(1)
+
+    def predict_preprocessed(self, inputs: Tensor, faults: Sequence[str | None]) -> list[Prediction]:
+        """Predicts the class of every image that ``preprocess`` gave; an image with a fault has no class."""
+        predictions = self.to_predictions(self.logits(inputs).softmax(1))
+        return [
+            Prediction(None, fault, None) if fault else prediction
+            for fault, prediction in zip(faults, predictions, strict=True)
+        ]
 
     def to_predictions(self, probabilities: Tensor) -> list[Prediction]:
-        """One Prediction a row of float (N, classes); of two classes the checkpoint's threshold decides."""
+        """One Prediction a row of float (N, classes); the checkpoint's threshold decides between two classes."""
         predicted = decide(probabilities, self.threshold)
         chosen = probabilities.gather(1, predicted[:, None])[:, 0]
         return [
@@ -172,55 +194,47 @@ class Predictor:
             for index, probability in zip(predicted.tolist(), chosen.tolist(), strict=True)
         ]
 
-    def tensor(self, images: Any, images_as: str = "auto") -> Tensor:
-        """What ``predict`` takes, as the network sees it: (N, C, H, W)."""
-        return self.preprocess(images, images_as)[0]
+    @checked
+    def preprocess(self, images: Any, images_as: ImagesAs = "auto") -> tuple[Tensor, list[str | None]]:
+        """Turns images into the network's inputs.
 
-    def preprocess(self, images: Any, images_as: str = "auto") -> tuple[Tensor, list[str | None]]:
-        """What ``predict`` takes, as the network sees it, and for each image why it shows no single digit, or None."""
-        if images_as not in IMAGES_AS:
-            raise ValueError(f"images_as={images_as}: choose one of {', '.join(IMAGES_AS)}")
+        Args:
+            images: a tensor or array (H, W), (N, H, W), (C, H, W) or (N, C, H, W), uint8 or float in [0, 1], of the
+                size that the network was trained on; or a list of such images; or a path or PIL image of any size, or
+                several.
+            images_as: how paths and PIL images are read. "photo": as a photograph of one digit, which is found and
+                centred as MNIST's are (``imgclf.imaging.handwriting``). "mnist": as images that are only scaled.
+                "auto": the first for a network that reads handwriting, unless it was trained on image files or the
+                image has MNIST's size already.
+
+        Returns:
+            The inputs, (N, C, H, W), uint8 or float in [0, 1]; and the faults: for each image why it shows no single
+            digit, or None.
+
+        Raises:
+            ValueError: values out of range, or photographs for a network that does not read handwriting.
+            OSError: a file is not a readable image.
+        """
         if images_as == "photo" and not self.reads_handwriting:
             raise ValueError("images_as=photo is for networks of the ten digits; leave it out for this one")
         if isinstance(images, str | Path | Image.Image):
             images = [images]
-        if isinstance(images, list | tuple) and images and all(isinstance(one, np.ndarray | Tensor) for one in images):
-            arrays = [torch.as_tensor(one) for one in images]
-            if len({(one.shape, one.dtype) for one in arrays}) > 1:
-                raise ValueError("arrays of several shapes or types: give images of one shape and type at a time")
-            images = torch.stack([one[None] if one.ndim == 2 else one for one in arrays])
-        if isinstance(images, np.ndarray):
-            images = torch.from_numpy(np.ascontiguousarray(images))
-        if not isinstance(images, Tensor):
-            return self._read(images, images_as)
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise ValueError(f"images of {images.dtype}: give uint8, or floats in [0, 1]")
-        if images.is_floating_point() and images.numel() and not (images.min() >= 0 and images.max() <= 1):
-            raise ValueError("float images must lie in [0, 1]; give 0..255 as uint8")
-        channels = self.image_shape[0]
-        if images.ndim == 2 or (images.ndim == 3 and len(images) == channels and channels > 1):
-            images = images[None]
-        if images.ndim == 3:
-            images = images[:, None]
-        return images, [None] * len(images)
+        first = next(iter(images), None) if isinstance(images, list | tuple) else images
+        if not isinstance(first, np.ndarray | Tensor):
+            return self._read_files(images, images_as)
+        batch = arrays_to_batch(images, channels=self.image_shape[0])
+        return batch, [None] * len(batch)
 
-    def _read(self, images: Iterable[str | Path | Image.Image], images_as: str) -> tuple[Tensor, list[str | None]]:
-        arrays, faults = [], []
-        for source in images:
-            array, fault = self._see(source, images_as)
-            arrays.append(torch.from_numpy(array))
+    def _read_files(
+        self, sources: Iterable[str | Path | Image.Image], images_as: str
+    ) -> tuple[Tensor, list[str | None]]:
+        may_be_photo = images_as == "photo" or (images_as == "auto" and self.reader != "image_file")
+        inputs, faults = [], []
+        for source in sources:
+            if may_be_photo and self.reads_handwriting:
+                pixels, fault = read_photo(source, self.polarity, unless_scaled=images_as == "auto")
+            else:
+                pixels, fault = read_scaled(source, self.image_shape)
+            inputs.append(pixels)
             faults.append(fault)
-        return torch.stack(arrays) if arrays else torch.empty(0, *self.image_shape, dtype=torch.uint8), faults
-
-    def _see(self, source: str | Path | Image.Image, images_as: str) -> tuple[np.ndarray, str | None]:
-        if images_as == "mnist" or not self.reads_handwriting or (images_as == "auto" and self.scaled):
-            return read_image(source, self.image_shape), None
-        side = 4 * WORKING
-        image = open_image(source, side)
-        if images_as == "auto" and image.size == (CANVAS, CANVAS):
-            return read_image(image, self.image_shape), None
-        colours = image.convert("RGB")
-        if (times := max(colours.size) // side) > 1:  # as JPEGs are decoded; what follows takes memory
-            colours = colours.reduce(times)
-        digit = read_digit(np.asarray(colours))
-        return (255 - digit.canvas if self.dark_ink else digit.canvas)[None], digit.fault
+        return torch.stack(inputs) if inputs else torch.empty(0, *self.image_shape, dtype=torch.uint8), faults

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from imgclf import load
 from imgclf.core.names import BINARY_METRICS, METRICS
 from imgclf.data.datamodule import ImageDataModule
-from imgclf.demo import look
+from imgclf.demo import explain_image
 from imgclf.inference.onnx_export import TOLERANCE, export
 from tests.conftest import tiny_images
 
@@ -169,11 +169,11 @@ def test_validation_images_the_page_predict_and_onnx_answer_alike(names, train, 
     predictor = load(run / "checkpoints" / "best.ckpt")
     given = predictor.predict(files)
     same((answer.predicted for answer in given), (answer.probability for answer in given))
-    shown = [look(predictor, file).probabilities for file in files]
+    shown = [explain_image(predictor, file).probabilities for file in files]
     same((names.index(max(p, key=p.get)) for p in shown), (max(p.values()) for p in shown))
     export(run / "checkpoints" / "best.ckpt", tmp_path / "a.onnx")
     session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "a.onnx")
-    probabilities, predicted = session.run(None, {"images": predictor.tensor(files).numpy()})
+    probabilities, predicted = session.run(None, {"images": predictor.preprocess(files)[0].numpy()})
     same(predicted.tolist(), probabilities.max(1).tolist())
 
 

@@ -69,26 +69,26 @@ def test_photographs_are_read_as_such_and_small_images_as_the_network_knows_them
     seen, faults = predictor.preprocess(sheet)
     assert faults == [None]
     assert seen[0, 0, :4].max() == 0  # dark ink on light paper became light ink on black
-    raw = predictor.tensor(sheet, "mnist")
+    raw = predictor.preprocess(sheet, "mnist")[0]
     assert raw[0, 0, 0, 0] == 255
     small = Image.fromarray(np.asarray(raw[0, 0]))
-    assert torch.equal(predictor.tensor(small), raw)
-    assert not torch.equal(predictor.tensor(small, "photo"), raw)
+    assert torch.equal(predictor.preprocess(small)[0], raw)
+    assert not torch.equal(predictor.preprocess(small, "photo")[0], raw)
     blank, digit = predictor.predict([Image.new("L", (90, 90), 255), sheet])
     assert blank == Prediction(None, "no ink found", None)
     assert digit.probability == pytest.approx(float(predictor.predict_proba(sheet).max()))
-    dark = Predictor(predictor.classifier, (1, 28, 28), dark_ink=True)
-    assert torch.equal(dark.tensor(sheet), 255 - seen)
+    dark = Predictor(predictor.classifier, (1, 28, 28), polarity="dark_on_light")
+    assert torch.equal(dark.preprocess(sheet)[0], 255 - seen)
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "P", "LA", "1", "I;16"])
 def test_every_mode_of_pictures_can_be_a_photograph(mode, predictor, tmp_path):
     sheet = Image.new("L", (100, 100), 255)
     ImageDraw.Draw(sheet).line((30, 20, 60, 20, 40, 80), fill=0, width=7)
-    expected = predictor.tensor(sheet)
+    expected = predictor.preprocess(sheet)[0]
     other = Image.fromarray(np.asarray(sheet).astype(np.uint16) * 257) if mode == "I;16" else sheet.convert(mode)
     other.save(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"))
-    found = predictor.tensor(next(tmp_path.iterdir()))
+    found = predictor.preprocess(next(tmp_path.iterdir()))[0]
     assert np.corrcoef(found.flatten(), expected.flatten())[0, 1] > 0.95
 
 
@@ -129,9 +129,9 @@ def test_networks_that_answer_different_questions_are_no_ensemble(predictor):
     for member, message in (
         (other([str(i) for i in range(1, 11)]), "class names"),
         (other(shape=(1, 30, 28)), r"image shape \(1, 30, 28\)"),
-        (other(dark_ink=True), "dark ink"),
+        (other(polarity="dark_on_light"), "polarity"),
     ):
-        with pytest.raises(ValueError, match=f"checkpoint 2 of the ensemble has {message}"):
+        with pytest.raises(ValueError, match=f"checkpoint 2 of the ensemble has the {message}"):
             ensemble([predictor, member])
 
 
@@ -162,3 +162,28 @@ def test_views_that_cannot_be_are_refused(predictor):
         predictor.use_tta(1, Compose([RandomAffine(translate=0.1)]))
     with pytest.raises(ValueError, match="mixup and cutmix"):
         predictor.use_tta(3, Compose([RandomAffine(translate=0.1), MixUp(0.5)]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reader": "os.system"}, "reader=os.system"),
+        ({"polarity": 1}, "polarity=1"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(options, message, predictor):
+    with pytest.raises(ValueError, match=message):
+        Predictor(predictor.classifier, (1, 28, 28), **options)
+    with pytest.raises(ValueError, match=r"images_as=scan.*photo"):
+        predictor.predict(torch.zeros(1, 28, 28), "scan")
+
+
+def test_a_network_trained_on_files_scales_them(predictor):
+    sheet = Image.new("RGB", (200, 200), "white")
+    files = Predictor(predictor.classifier, (1, 28, 28), reader="image_file")
+    assert torch.equal(files.preprocess(sheet)[0], predictor.preprocess(sheet, "mnist")[0])
+    assert files.preprocess(sheet, "photo")[1] == ["no ink found"]
+    named = Classifier(CNN(channels=[4]), [f"digit {i}" for i in range(10)])
+    assert Predictor(named, (1, 28, 28), reader="handwriting").preprocess(sheet)[1] == ["no ink found"]
+    assert Predictor(named, (1, 28, 28)).preprocess(sheet)[1] == [None]

@@ -1,0 +1,70 @@
+"""Turns what a user has (arrays, image files, PIL images) into inputs of a network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from imgclf.imaging.handwriting import CANVAS, WORKING, read_digit
+from imgclf.imaging.image_files import open_image, read_image
+
+
+def arrays_to_batch(images: np.ndarray | Tensor | Sequence[np.ndarray | Tensor], channels: int) -> Tensor:
+    """One tensor (N, C, H, W) of an array (H, W), (N, H, W), (C, H, W) or (N, C, H, W), or of a list of images.
+
+    Args:
+        images: uint8, or float in [0, 1].
+        channels: C; it tells (C, H, W) from (N, H, W).
+
+    Raises:
+        ValueError: another type or range, or images of several shapes.
+    """
+    if isinstance(images, Tensor):
+        batch = images
+    elif isinstance(images, np.ndarray):
+        batch = torch.from_numpy(np.ascontiguousarray(images))
+    else:
+        tensors = [torch.as_tensor(image) for image in images]
+        if len({(tensor.shape, tensor.dtype) for tensor in tensors}) > 1:
+            raise ValueError("arrays of several shapes or types: give images of one shape and type at a time")
+        batch = torch.stack([tensor[None] if tensor.ndim == 2 else tensor for tensor in tensors])
+    if batch.dtype != torch.uint8 and not batch.is_floating_point():
+        raise ValueError(f"images of {batch.dtype}: give uint8, or floats in [0, 1]")
+    if batch.is_floating_point() and batch.numel() and not (batch.min() >= 0 and batch.max() <= 1):
+        raise ValueError("float images must lie in [0, 1]; give 0..255 as uint8")
+    if batch.ndim == 2 or (batch.ndim == 3 and len(batch) == channels and channels > 1):
+        batch = batch[None]
+    return batch[:, None] if batch.ndim == 3 else batch
+
+
+def read_scaled(source: str | Path | Image.Image, image_shape: tuple[int, int, int]) -> tuple[Tensor, None]:
+    """An image file or PIL image, scaled to uint8 ``image_shape``; it has no fault."""
+    return torch.from_numpy(read_image(source, image_shape)), None
+
+
+def read_photo(
+    source: str | Path | Image.Image, polarity: str, unless_scaled: bool = False
+) -> tuple[Tensor, str | None]:
+    """A photograph of one handwritten digit as an image like MNIST's.
+
+    Args:
+        source: an image file or PIL image.
+        polarity: of the result: "light_on_dark" as in MNIST, or "dark_on_light".
+        unless_scaled: an image of MNIST's size is taken as it is.
+
+    Returns:
+        uint8 (1, 28, 28), and why the photograph shows no single digit, or None.
+    """
+    side = 4 * WORKING
+    image = open_image(source, side)
+    if unless_scaled and image.size == (CANVAS, CANVAS):
+        return read_scaled(image, (1, CANVAS, CANVAS))
+    photo = image.convert("RGB")
+    if (factor := max(photo.size) // side) > 1:  # the search takes memory; JPEGs are decoded at this size already
+        photo = photo.reduce(factor)
+    digit = read_digit(np.asarray(photo))
+    canvas = 255 - digit.canvas if polarity == "dark_on_light" else digit.canvas
+    return torch.from_numpy(canvas[None]), digit.fault
