@@ -13,7 +13,7 @@ from torch import Tensor
 
 from imgclf.core import rng
 from imgclf.core.metrics import decide
-from imgclf.imaging.handwriting import CANVAS, WORKING, read_digit
+from imgclf.imaging.handwriting import MNIST_SIZE, SEARCH_SIZE, read_digit
 from imgclf.imaging.image_files import open_image, read_image
 from imgclf.models.classifier import Classifier
 from imgclf.transforms.augmentation import Augmentation
@@ -130,7 +130,7 @@ class Predictor:
     @property
     def reads_handwriting(self) -> bool:
         """Whether it tells digits apart, in images of MNIST's size: then photographs are read as such."""
-        return self.class_names == DIGITS and self.image_shape == (1, CANVAS, CANVAS)
+        return self.class_names == DIGITS and self.image_shape == (1, MNIST_SIZE, MNIST_SIZE)
 
     def predict_proba(self, images: Any, images_as: str = "auto") -> Tensor:
         """float32 (N, classes), rows summing to 1; takes what ``predict`` takes."""
@@ -211,12 +211,12 @@ class Predictor:
     def _see(self, source: str | Path | Image.Image, images_as: str) -> tuple[np.ndarray, str | None]:
         if images_as == "mnist" or not self.reads_handwriting or (images_as == "auto" and self.scaled):
             return read_image(source, self.image_shape), None
-        side = 4 * WORKING
+        side = 4 * SEARCH_SIZE
         image = open_image(source, side)
-        if images_as == "auto" and image.size == (CANVAS, CANVAS):
+        if images_as == "auto" and image.size == (MNIST_SIZE, MNIST_SIZE):
             return read_image(image, self.image_shape), None
         colours = image.convert("RGB")
         if (times := max(colours.size) // side) > 1:  # as JPEGs are decoded; what follows takes memory
             colours = colours.reduce(times)
         digit = read_digit(np.asarray(colours))
-        return (255 - digit.canvas if self.dark_ink else digit.canvas)[None], digit.fault
+        return (255 - digit.image if self.dark_ink else digit.image)[None], digit.fault
