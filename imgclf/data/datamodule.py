@@ -162,7 +162,7 @@ class ImageDataModule(Rebuildable, BatchesForLightning):
         if stage == "fit":
             size = len(self.dataset("train"))
             if self.batch_size > size:
-                raise ValueError(f"batch_size={self.batch_size} is larger than the {size} training images")
+                raise ValueError(f"batch_size={self.batch_size}: larger than the {size} training images")
             self.eval_dataset("val")
 
     @functools.cached_property

@@ -47,8 +47,8 @@ def read_image(source: str | Path | Image.Image, image_shape: tuple[int, int, in
 def open_image(source: str | Path | Image.Image, min_side: int, mode: str | None = None) -> Image.Image:
     """Decodes an image file, or a PIL image, into 8 bits a channel.
 
-    The image is turned upright as its EXIF tag says. Transparency becomes white, 16 bits become 8. The content tells the
-    format, not the file's ending. Of several frames the first is taken.
+    The image is turned upright as its EXIF tag says. Transparency becomes white, 16 bits become 8. The content tells
+    the format, not the file's ending. Of several frames the first is taken.
 
     Args:
         source: a path or PIL image.
@@ -56,8 +56,8 @@ def open_image(source: str | Path | Image.Image, min_side: int, mode: str | None
         mode: "L" if only grey is needed of a JPEG.
 
     Raises:
-        OSError: the file is missing, damaged, of none of ``FORMATS``, of 32 bits (whose range is unknown), or larger than
-            ``MAX_BYTES``, ``MAX_PIXELS`` or ``MAX_DECODED_PIXELS``; the message starts with the path.
+        OSError: the file is missing, damaged, of none of ``FORMATS``, of 32 bits (whose range is unknown), or larger
+            than ``MAX_BYTES``, ``MAX_PIXELS`` or ``MAX_DECODED_PIXELS``; the message starts with the path.
         ValueError: a PIL image of 32 bits, or larger than ``MAX_DECODED_PIXELS``.
     """
     if isinstance(source, Image.Image):
