@@ -71,7 +71,7 @@ from tests.conftest import PROJECT, SMALL
         (["trainer.max_epochs=3", "trainer.precision=17"], ["17", "16-mixed"]),
         (["data.variation=[rot"], ["[rot"]),
         (["data.num_workers=100000"], ["data.num_workers=100000", "from 0 to 512"]),
-        (["data.split_seed=-1"], ["data.split_seed=-1", "from 0 up"]),
+        (["data.split_seed=-1"], ["data.split_seed=-1", "from 0"]),
         (["scheduler=cosine", "scheduler.factory.T_max=0"], ["scheduler.factory.T_max=0", "from 1 up"]),
         (["scheduler=onecycle", "scheduler.factory.total_steps=5"], ["factory.total_steps=5", "leave it out"]),
         (["seed=4294967296"], ["seed=4294967296", "from 0 up to 4294967295"]),
