@@ -1,3 +1,5 @@
+"""Damaged files of every format are read, or refused with one of the library's own errors."""
+
 import io
 import random
 import struct
@@ -25,7 +27,7 @@ SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "BMP": ".bmp", "WEBP": 
 
 
 def originals() -> dict[str, list[bytes]]:
-    """Small files of every format, in the modes and with the compressions that it has."""
+    """Small files of every format, in the format's modes and with its compressions."""
     shapes = []
     for side in (28, 60):
         sheet = Image.new("RGB", (side, side + (side > 28) * 9), (250, 240, 220))
@@ -62,49 +64,57 @@ def originals() -> dict[str, list[bytes]]:
     return made
 
 
-def mutated(content: bytes, other: bytes, chance: random.Random) -> bytes:
-    """The content with bytes, numbers or stretches changed, mostly near its head; the checksums of a PNG set right."""
+def mutated(content: bytes, other: bytes, rng: random.Random) -> bytes:
+    """The content with some bytes, numbers or stretches changed, mostly near its beginning.
+
+    The checksums of a PNG are mostly corrected, so that its decoder goes on to the damage.
+    """
     data = bytearray(content)
-    for _ in range(chance.choice((1, 1, 2, 5, 30))):
-        place = min(int(chance.expovariate(4) * len(data)), max(0, len(data) - 1))
-        what = chance.randrange(7)
-        if what == 0 and data:
-            data[place] ^= 1 << chance.randrange(8)
-        elif what == 1 and data:
-            data[place] = chance.randrange(256)
-        elif what == 2:
-            number = chance.choice((0, 1, 2**7, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, chance.randrange(2**32)))
-            width = chance.choice("HI")
+    for _ in range(rng.choice((1, 1, 2, 5, 30))):
+        place = min(int(rng.expovariate(4) * len(data)), max(0, len(data) - 1))
+        change = rng.randrange(7)
+        if change == 0 and data:
+            data[place] ^= 1 << rng.randrange(8)
+        elif change == 1 and data:
+            data[place] = rng.randrange(256)
+        elif change == 2:
+            number = rng.choice((0, 1, 2**7, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, rng.randrange(2**32)))
+            width = rng.choice("HI")
             data[place : place + struct.calcsize(width)] = struct.pack(
-                chance.choice("<>") + width, number % 2 ** (8 * struct.calcsize(width))
+                rng.choice("<>") + width, number % 2 ** (8 * struct.calcsize(width))
             )
-        elif what == 3:
-            del data[place : place + chance.randrange(1, 40)]
-        elif what == 4:
-            data[place:place] = data[place : place + chance.randrange(1, 200)]
-        elif what == 5:
-            start = chance.randrange(len(other))
-            data[place : place + 20] = other[start : start + chance.randrange(1, 60)]
-        elif chance.random() < 0.3:
+        elif change == 3:
+            del data[place : place + rng.randrange(1, 40)]
+        elif change == 4:
+            data[place:place] = data[place : place + rng.randrange(1, 200)]
+        elif change == 5:
+            start = rng.randrange(len(other))
+            data[place : place + 20] = other[start : start + rng.randrange(1, 60)]
+        elif rng.random() < 0.3:
             del data[place:]
-    if data[:4] == b"\x89PNG" and chance.random() < 0.7:
-        at = 8
-        while at + 12 <= len(data):
-            end = at + 8 + struct.unpack(">I", data[at : at + 4])[0]
-            if end + 4 <= len(data):
-                data[end : end + 4] = struct.pack(">I", zlib.crc32(data[at + 4 : end]))
-            at = end + 4
+    if data[:4] == b"\x89PNG" and rng.random() < 0.7:
+        correct_checksums(data)
     return bytes(data)
 
 
+def correct_checksums(png: bytearray) -> None:
+    start = 8  # of a chunk: its length, its kind, its content and its checksum
+    while start + 12 <= len(png):
+        end = start + 8 + struct.unpack(">I", png[start : start + 4])[0]
+        if end + 4 <= len(png):
+            png[end : end + 4] = struct.pack(">I", zlib.crc32(png[start + 4 : end]))
+        start = end + 4
+
+
 def fuzz(count: int, folder: Path, seed: int = 0) -> dict[str, Counter]:
-    """Has ``count`` mutated files read by image_folder, predict and the reader of idx files; anything but a picture,
-    an answer or the project's own complaint is raised.
+    """Reads ``count`` mutated files with ImageFolder, a Predictor and the reader of idx files.
+
+    Any error but the library's own is raised.
 
     Returns:
-        Of every format how many files were read and refused, and what took longest, in milliseconds.
+        For every format how many files were "read" and "refused", and the longest time of a file, "worst ms".
     """
-    chance, found, made = random.Random(seed), {kind: Counter() for kind in (*SUFFIX, "idx")}, originals()
+    rng, found, made = random.Random(seed), {kind: Counter() for kind in (*SUFFIX, "idx")}, originals()
     classifier = Classifier(CNN(channels=[2]), Digits.class_names, [0.2], [0.4])
     predictor, everything = Predictor(classifier, (1, 28, 28)), [content for kind in made.values() for content in kind]
     images, labels = tiny_images(12, 10)
@@ -113,12 +123,12 @@ def fuzz(count: int, folder: Path, seed: int = 0) -> dict[str, Counter]:
         write_idx(file, array)
     whole = [file.read_bytes() for file in idx.files("train")]
 
-    def attempt(kind: str, complaints: tuple[type[Exception], ...], read) -> bool:
+    def attempt(kind: str, own_errors: tuple[type[Exception], ...], read) -> bool:
         start = time.perf_counter()
         try:
             read()
             return True
-        except complaints:
+        except own_errors:
             return False
         finally:
             found[kind]["worst ms"] = max(found[kind]["worst ms"], round(1000 * (time.perf_counter() - start)))
@@ -126,22 +136,22 @@ def fuzz(count: int, folder: Path, seed: int = 0) -> dict[str, Counter]:
     for n in range(count):
         kind = (*found,)[n % len(found)]
         if kind == "idx":
-            which = chance.randrange(2)
-            idx.files("train")[which].write_bytes(mutated(whole[which], chance.choice(everything), chance))
+            which = rng.randrange(2)
+            idx.files("train")[which].write_bytes(mutated(whole[which], rng.choice(everything), rng))
             readable = attempt(kind, (ValueError,), lambda: idx.load("train"))
             idx.files("train")[which].write_bytes(whole[which])
         else:
-            file = folder / "set" / "ab"[n % 2] / f"{n:05}{chance.choice((SUFFIX[kind], '.png'))}"
+            file = folder / "set" / "ab"[n % 2] / f"{n:05}{rng.choice((SUFFIX[kind], '.png'))}"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(mutated(chance.choice(made[kind]), chance.choice(everything), chance))
+            file.write_bytes(mutated(rng.choice(made[kind]), rng.choice(everything), rng))
             readable = attempt(kind, (OSError,), lambda file=file: read_image(file, (3, 32, 32)))
             assert readable == attempt(kind, (OSError,), lambda file=file: predictor.predict(file))
         found[kind]["read" if readable else "refused"] += 1
     data = ImageFolder(str(folder / "set"), 32, skip_bad=True, cache_dir=str(folder / "cache"), batch_size=1)
     data.prepare_data()
-    named = sum(found[kind]["refused"] for kind in SUFFIX)
-    left_alone = len(list((folder / "set").rglob("*.gif")))  # whose ending is no image's
-    assert len(data.faults) == named - left_alone
+    num_refused = sum(found[kind]["refused"] for kind in SUFFIX)
+    num_left_alone = len(list((folder / "set").rglob("*.gif")))  # ImageFolder does not look at files of this ending
+    assert len(data.faults) == num_refused - num_left_alone
     return found
 
 
@@ -149,7 +159,7 @@ def test_three_hundred_mutated_files_are_read_or_refused(tmp_path):
     found = fuzz(300, tmp_path)
     for kind in (*SUFFIX, "idx"):
         assert found[kind]["refused"] > 3
-        assert (found[kind]["read"] > 0) == (kind != "GIF"), kind  # which is not among the formats
+        assert (found[kind]["read"] > 0) == (kind != "GIF"), kind  # GIF is not among the formats
 
 
 @pytest.mark.long
