@@ -84,7 +84,7 @@ def allowed_values(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return ", or ".join(filter(None, (allowed_values(part) for part in parts if part is not NoneType)))
     if origin is Literal:
-        return f"one of {', '.join(map(str, parts))}"
+        return f"one of {', '.join(map(str, parts))}" if len(parts) > 1 else str(parts[0])
     if origin in (Sequence, list, tuple):
         return f"a list, each of it {allowed_values(parts[0])}, as in [a,b]"
     kind, notes = (parts[0], parts[1:]) if origin is Annotated else (annotation, ())

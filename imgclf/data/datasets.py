@@ -1,7 +1,9 @@
-"""Images in memory and the order they are read in."""
+"""Labelled images in memory."""
 
 import hashlib
+import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from torch.utils.data import Dataset
 
 from imgclf.core import rng
 
-DIGEST = 16  # bytes
+DIGEST_BYTES = 16
 
 
 class ImageDataset(Dataset):
@@ -19,7 +21,11 @@ class ImageDataset(Dataset):
     Args:
         images: uint8 (N, C, H, W).
         labels: int64 (N,), class indices from 0.
-        rows: int64 (M,), the rows that belong to this split; all by default.
+        rows: int64 (M,), the rows of ``images`` that belong to this dataset; all by default.
+
+    Example:
+        >>> dataset = ImageDataset(images, labels, rows=torch.tensor([7, 3, 5]))
+        >>> batch, batch_labels = dataset[torch.tensor([2, 0])]  # rows 5 and 7
     """
 
     def __init__(self, images: Tensor, labels: Tensor, rows: Tensor | None = None) -> None:
@@ -37,47 +43,73 @@ class ImageDataset(Dataset):
 
     @property
     def targets(self) -> Tensor:
-        """int64 (M,): the labels of this split."""
+        """The labels of this dataset's images, int64 (M,)."""
         return self.labels[self.rows]
 
     @property
     def nbytes(self) -> int:
-        """Of the images of this split."""
+        """The memory that this dataset's images take."""
         return len(self) * math.prod(self.images.shape[1:])
 
     def to(self, device: torch.device) -> "ImageDataset":
-        """This split alone, in the device's memory."""
+        """A copy of this dataset's images and labels in the device's memory."""
         images, labels = self[:]
         return ImageDataset(images.to(device), labels.to(device), torch.arange(len(self), device=device))
 
     def digests(self) -> list[bytes]:
-        """A hash of each image of this split: the same pixels, the same hash."""
+        """A hash of each image; images with the same pixels have the same hash."""
         images = self.images.contiguous().numpy()
-        return [digest(images[row]) for row in self.rows.tolist()]
+        return [image_digest(images[row]) for row in self.rows.tolist()]
+
+    def fingerprint(self, class_names: Sequence[str]) -> str:
+        """A hash of the images, their order, their labels and the names of the classes; the same on every machine."""
+        parts = json.dumps(list(class_names)).encode(), self.targets.numpy().tobytes(), *self.digests()
+        return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
+
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel, with values in [0, 1]."""
+        values = self[:][0].double() / 255
+        return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).clamp_min(1e-3).tolist()
 
     def examples(self, count: int = 50) -> tuple[Tensor, Tensor]:
-        """``count`` images, or nearly, with their labels: as many of each class, class by class, always the same."""
+        """At most ``count`` images with their labels, the same ones in every run.
+
+        The images are sorted by class, and the classes have equal shares as far as they have enough images.
+        """
         order = torch.randperm(len(self), generator=rng.generator("examples"))
         labels = self.targets[order]
         classes = labels.unique()
-        each = -(-count // len(classes))
-        return self[torch.cat([order[labels == label][:each] for label in classes])[:count]]
+        per_class = -(-count // len(classes))  # rounded up
+        return self[torch.cat([order[labels == label][:per_class] for label in classes])[:count]]
 
 
-def digest(image: np.ndarray) -> bytes:
-    """16 bytes that stand for the pixels of an image, uint8 and contiguous."""
-    return hashlib.blake2b(image.data, digest_size=DIGEST).digest()
+def check_images(images: Tensor, labels: Tensor, num_classes: int) -> None:
+    """Raises ValueError unless images are uint8 (N, C, H, W) and labels class indices, int64 (N,), with N above 0."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or labels.dtype != torch.int64 or labels.ndim != 1:
+        raise ValueError("images must be uint8 (N, C, H, W), labels int64 (N,)")
+    if len(images) != len(labels) or not len(labels):
+        raise ValueError(f"there are {len(images)} images but {len(labels)} labels")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(f"there are labels outside 0..{num_classes - 1}")
 
 
-def fit_in_box(images: Tensor, box: int = 20, canvas: int = 28) -> Tensor:
-    """Small digits as MNIST has them: scaled to a centred ``box`` on a black ``canvas``, bicubically.
+def image_digest(image: np.ndarray) -> bytes:
+    """A hash of ``DIGEST_BYTES`` bytes of an image's pixels, uint8 and contiguous."""
+    return hashlib.blake2b(image.data, digest_size=DIGEST_BYTES).digest()
+
+
+def fit_in_box(images: Tensor, box_size: int = 20, image_size: int = 28) -> Tensor:
+    """Scales small digits to a box in the middle of a black image, as MNIST's digits are.
 
     Args:
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W); they are scaled bicubically.
+        box_size: height and width of the box, in pixels.
+        image_size: height and width of the result, in pixels.
 
     Returns:
-        uint8 (N, C, canvas, canvas).
+        uint8 (N, C, image_size, image_size).
     """
-    scaled = torch.nn.functional.interpolate(images.float(), (box, box), mode="bicubic").round().clamp(0, 255)
-    margin = (canvas - box) // 2
-    return torch.nn.functional.pad(scaled.to(torch.uint8), (margin, canvas - box - margin) * 2)
+    scaled = torch.nn.functional.interpolate(images.float(), (box_size, box_size), mode="bicubic").round().clamp(0, 255)
+    before = (image_size - box_size) // 2
+    after = image_size - box_size - before
+    return torch.nn.functional.pad(scaled.to(torch.uint8), (before, after, before, after))

@@ -14,19 +14,21 @@ TEST_FRACTION = 0.2
 class Digits(ImageDataModule):
     """1,797 digits of 43 people (UCI "Optical Recognition of Handwritten Digits", the part scikit-learn bundles).
 
-    8x8 pixels with 17 grey levels, scaled to a 20x20 box on 28x28 as in MNIST. The set has no official test part:
-    a fixed, stratified fifth (360 digits) is it.
+    The images have 8x8 pixels with 17 grey levels. They are scaled to a 20x20 box on 28x28 pixels, as MNIST's digits
+    are. The set has no official test part, so a fixed, stratified fifth (360 digits) is held out for testing.
     """
 
     class_names = tuple(str(digit) for digit in range(10))
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits  # lazy: scikit-learn takes a second to import
         from sklearn.model_selection import train_test_split
 
-        bunch: Any = load_digits()
-        rows = range(len(bunch.target))
-        train, test = train_test_split(rows, test_size=TEST_FRACTION, stratify=bunch.target, random_state=0)
-        rows = train if split == "train" else test
-        small = torch.from_numpy(bunch.images[rows]).mul_(255 / 16).round_().to(torch.uint8)
-        return fit_in_box(small[:, None]), torch.from_numpy(bunch.target[rows]).long()
+        digits: Any = load_digits()
+        all_rows = range(len(digits.target))
+        train_rows, test_rows = train_test_split(
+            all_rows, test_size=TEST_FRACTION, stratify=digits.target, random_state=0
+        )
+        rows = train_rows if split == "train" else test_rows
+        images = torch.from_numpy(digits.images[rows]).mul_(255 / 16).round_().to(torch.uint8)
+        return fit_in_box(images[:, None]), torch.from_numpy(digits.target[rows]).long()

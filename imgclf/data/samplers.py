@@ -1,4 +1,4 @@
-"""Images in memory and the order they are read in."""
+"""Samplers of whole batches: each item is the tensor of rows that one indexing operation turns into a batch."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,58 +9,96 @@ from torch.utils.data import Sampler
 from imgclf.core import rng
 
 
-class BatchSampler(Sampler[Tensor]):
-    """Yields the row numbers of one batch after another, in order, or shuffled by (seed, epoch) alone.
+class TrainBatchSampler(Sampler[Tensor]):
+    """Draws the rows of the training batches. Their order depends on (seed, epoch) alone.
 
-    ``epoch`` is asked when an epoch starts, so that a resumed run draws what an undisturbed one would have drawn; and
-    so is ``start``, the number of batches of this epoch that an earlier session has trained on, which are left out.
-    They are on ``device``. With ``weights``, float (size,), rows are drawn with replacement, in proportion to them.
+    All processes draw the same order, and each takes an equal part of every batch. The last batch of an epoch leaves
+    out the rows that do not divide evenly. It is left out itself where a process would get a single row, which batch
+    normalisation cannot work with.
 
-    Of ``world`` processes, number ``rank`` gets its share; all get as many batches. Shuffled, ``batch_size`` is that
-    of all processes together: they draw the same order, and each takes an equal part of every batch. Of the last
-    batch of an epoch, images that do not divide evenly are left out, and a single one a process, which batch
-    normalisation cannot do with. In order, ``batch_size`` is each process's
-    own, or one more; every row belongs to one of them, and none is repeated.
+    Args:
+        size: number of images.
+        batch_size: number of images in a batch, of all processes together.
+        seed: of the order.
+        epoch: called at the start of each epoch; it returns the epoch's number, also in a resumed run.
+        weights: float (size,); rows are drawn with replacement, in proportion to them. By default each is drawn once.
+        rank: the number of this process, from 0.
+        world: the number of processes.
+        start: called at the start of each epoch; it returns how many batches an earlier session has trained on already.
+        device: the device of the yielded rows.
 
     Raises:
-        ValueError: ``batch_size`` is no multiple of ``world`` (shuffled), or rows are too few for all (in order).
+        ValueError: ``batch_size`` is not a multiple of ``world``.
+
+    Example:
+        >>> sampler = TrainBatchSampler(len(dataset), 32, seed=0, epoch=lambda: 3)
+        >>> for rows in sampler: images, labels = dataset[rows]
     """
 
     def __init__(
         self,
         size: int,
         batch_size: int,
-        seed: int = 0,
-        epoch: Callable[[], int] | None = None,
+        *,
+        seed: int,
+        epoch: Callable[[], int],
         weights: Tensor | None = None,
         rank: int = 0,
         world: int = 1,
         start: Callable[[], int] = lambda: 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        if epoch is not None and batch_size % world:
-            raise ValueError(f"data.batch_size={batch_size}: give a multiple of {world}, the number of processes")
-        if epoch is None and size < world:
-            raise ValueError(f"{size} images to evaluate are too few for {world} processes: each needs one")
+        if batch_size % world:
+            raise ValueError(f"batch_size={batch_size}: give a multiple of {world}, the number of processes")
         self.size, self.batch_size, self.seed, self.epoch, self.weights = size, batch_size, seed, epoch, weights
         self.rank, self.world, self.start, self.device = rank, world, start, device
 
     def __len__(self) -> int:
-        if self.epoch is None:
-            return -(-(self.size // self.world) // self.batch_size)  # by the smallest share, so that none runs dry
-        whole, rest = divmod(self.size, self.batch_size)
-        return whole + (rest >= 2 * self.world)
+        full_batches, rest = divmod(self.size, self.batch_size)
+        return full_batches + (rest >= 2 * self.world)
 
     def __iter__(self) -> Iterator[Tensor]:
-        if self.epoch is None:
-            share = torch.arange(self.size, device=self.device).tensor_split(self.world)[self.rank]
-            yield from share.tensor_split(len(self))
-            return
-        generator, start = rng.generator("order", self.seed, self.epoch()), self.start()
+        order = self._draw_order(self.epoch()).to(self.device)
+        batches = order.split(self.batch_size)[: len(self)]
+        for batch in batches[self.start() :]:
+            share = len(batch) // self.world
+            yield batch[self.rank * share : (self.rank + 1) * share]
+
+    def _draw_order(self, epoch: int) -> Tensor:
+        """The rows of an epoch, int64 (size,)."""
+        generator = rng.generator("order", self.seed, epoch)
         if self.weights is None:
-            order = torch.randperm(self.size, generator=generator)
-        else:
-            order = torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
-        for batch in order.to(self.device).split(self.batch_size)[start : len(self)]:
-            each = len(batch) // self.world
-            yield batch[self.rank * each : (self.rank + 1) * each]
+            return torch.randperm(self.size, generator=generator)
+        return torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
+
+
+class EvalBatchSampler(Sampler[Tensor]):
+    """Yields all rows in order. With several processes, every row belongs to one of them, and none is repeated.
+
+    All processes yield the same number of batches, so their batches may have one row more than ``batch_size``.
+
+    Args:
+        size: number of images.
+        batch_size: number of images in a batch, of each process.
+        rank: the number of this process, from 0.
+        world: the number of processes.
+        device: the device of the yielded rows.
+
+    Raises:
+        ValueError: there are fewer images than processes.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, *, rank: int = 0, world: int = 1, device: torch.device | str = "cpu"
+    ) -> None:
+        if size < world:
+            raise ValueError(f"{size} images to evaluate are too few for {world} processes: each needs one")
+        self.size, self.batch_size, self.rank, self.world, self.device = size, batch_size, rank, world, device
+
+    def __len__(self) -> int:
+        smallest_share = self.size // self.world
+        return -(-smallest_share // self.batch_size)  # rounded up
+
+    def __iter__(self) -> Iterator[Tensor]:
+        own_rows = torch.arange(self.size, device=self.device).tensor_split(self.world)[self.rank]
+        yield from own_rows.tensor_split(len(self))

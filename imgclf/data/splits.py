@@ -1,4 +1,4 @@
-"""How images are divided into two splits."""
+"""Divides labelled images into two sides, balanced by class."""
 
 import math
 from collections.abc import Sequence
@@ -8,50 +8,75 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MAX_FOLDS = 20  # groups are divided into at most as many folds
 
-def hold_out(
-    labels: Tensor, fraction: float, seed: int, option: str, groups: Sequence[str] | None = None
+
+def split_holdout(
+    labels: Tensor, fraction: float, seed: int, groups: Sequence[str] | None = None, *, name: str = "val_fraction"
 ) -> tuple[Tensor, Tensor]:
-    """Rows that stay and rows that are held out, both in random order, by scikit-learn's splitters.
+    """Draws the rows that are held out, with scikit-learn's splitters.
+
+    Without groups the share is exact, and the split is stratified where each class has enough images. With groups the
+    share is approximate, and the classes are balanced as far as the groups allow.
 
     Args:
-        labels: int64 (N,).
+        labels: int64 (N,), class indices from 0.
         fraction: the share to hold out, in (0, 1).
-        seed: chooses which.
-        option: what the fraction is called in errors.
-        groups: a name for each row; rows of the same name stay together. The share is then approximate, the classes
-            are balanced as far as groups allow (``StratifiedGroupKFold``, some of up to 20 folds). Without groups
-            the share is exact and the split stratified where each class has enough images.
+        seed: selects the rows.
+        groups: a name for each row; rows of the same name stay on the same side.
+        name: the caller's argument that holds the fraction, for error messages.
+
+    Returns:
+        The rows that stay and the rows that are held out, int64, both in random order.
 
     Raises:
-        ValueError: a side would be empty, or, with groups, without a class.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+        ValueError: one side would be empty or, with groups, would lack a class.
 
-    counts = torch.bincount(labels)
-    counts = counts[counts > 0]
-    held = math.ceil(fraction * len(labels))
-    if not 0 < held < len(labels):
-        raise ValueError(f"{option}={fraction} of {len(labels)} images leaves a split empty")
+    Example:
+        >>> train_rows, val_rows = split_holdout(torch.tensor([0, 1, 0, 1]), 0.5, seed=0)
+    """
+    num_held_out = math.ceil(fraction * len(labels))
+    if not 0 < num_held_out < len(labels):
+        raise ValueError(f"{name}={fraction}: it leaves one of the splits of {len(labels)} images empty")
     if groups is None:
-        # A split must hold one image of every class for that; tiny sets are split at random instead.
-        stratify = counts.min() > 1 and len(counts) <= min(held, len(labels) - held)
-        stay, out = train_test_split(
-            np.arange(len(labels)), test_size=held, stratify=labels.numpy() if stratify else None, random_state=seed
-        )
-        return torch.from_numpy(stay), torch.from_numpy(out)
-    _, group = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    limit = min(20, int(group.max()) + 1, int(counts.min()))
-    if limit < 2:
-        raise ValueError(f"{option}={fraction}: too few groups ({group.max() + 1}) or images of a class to divide")
-    share = Fraction(fraction).limit_denominator(limit)
-    share = min(max(share, Fraction(1, limit)), Fraction(limit - 1, limit))
+        return _split_images(labels, num_held_out, seed)
+    return _split_groups(labels, fraction, seed, groups, name)
+
+
+def _split_images(labels: Tensor, num_held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    from sklearn.model_selection import train_test_split  # lazy: scikit-learn takes a second to import
+
+    counts = _class_counts(labels)
+    # A stratified split needs an image of every class on both sides; a smaller set is split at random instead.
+    stratified = counts.min() > 1 and len(counts) <= min(num_held_out, len(labels) - num_held_out)
+    classes = labels.numpy() if stratified else None
+    rows = np.arange(len(labels))
+    kept, held_out = train_test_split(rows, test_size=num_held_out, stratify=classes, random_state=seed)
+    return torch.from_numpy(kept), torch.from_numpy(held_out)
+
+
+def _split_groups(
+    labels: Tensor, fraction: float, seed: int, groups: Sequence[str], name: str
+) -> tuple[Tensor, Tensor]:
+    from sklearn.model_selection import StratifiedGroupKFold  # lazy: scikit-learn takes a second to import
+
+    group_names, group_indices = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
+    max_folds = min(MAX_FOLDS, len(group_names), int(_class_counts(labels).min()))
+    if max_folds < 2:
+        raise ValueError(f"{name}={fraction}: there are too few groups ({len(group_names)}) or images of a class")
+    # The held-out side takes some of the folds: as many of as many as come closest to the fraction.
+    share = Fraction(fraction).limit_denominator(max_folds)
+    share = min(max(share, Fraction(1, max_folds)), Fraction(max_folds - 1, max_folds))
     splitter = StratifiedGroupKFold(share.denominator, shuffle=True, random_state=seed)
-    folds = [fold for _, fold in splitter.split(group, labels.numpy(), group)]
-    chosen = np.zeros(len(labels), bool)
-    chosen[np.concatenate(folds[: share.numerator])] = True
-    if set(labels[chosen].tolist()) != set(labels[~chosen].tolist()):
-        raise ValueError(f"{option}={fraction}: too few groups of a class to have some on either side")
+    folds = [fold for _, fold in splitter.split(group_indices, labels.numpy(), group_indices)]
+    is_held_out = torch.zeros(len(labels), dtype=torch.bool)
+    is_held_out[np.concatenate(folds[: share.numerator])] = True
+    if set(labels[is_held_out].tolist()) != set(labels[~is_held_out].tolist()):
+        raise ValueError(f"{name}={fraction}: a class has too few groups to be on both sides")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    mask = torch.from_numpy(chosen)[order]
-    return order[~mask], order[mask]
+    return order[~is_held_out[order]], order[is_held_out[order]]
+
+
+def _class_counts(labels: Tensor) -> Tensor:
+    counts = torch.bincount(labels)
+    return counts[counts > 0]

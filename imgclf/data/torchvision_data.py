@@ -1,20 +1,22 @@
-"""MNIST and the data sets that torchvision reads like it."""
+"""MNIST and its relatives, which torchvision downloads and reads."""
 
 import hashlib
 import logging
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from imgclf.core.validation import checked
 from imgclf.data.datamodule import ImageDataModule
-from imgclf.data.datasets import fit_in_box
-from imgclf.data.idx_files import FETCH, idx_header, read_idx
+from imgclf.data.datasets import check_images, fit_in_box
 
 log = logging.getLogger(__name__)
 
-SETS = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST", "USPS")
-# SHA-256 of the published files. torchvision knows those of the archives they come in, and looks when it downloads.
+HOW_TO_REPAIR = "delete it and run again to fetch it, or copy a good one there"
+OFFICIAL_TRAIN_SIZE, OFFICIAL_TEST_SIZE = 60_000, 10_000  # images of the sets in PUBLISHED
+# SHA-256 of the published files. torchvision checks the archives that it downloads, but not the files in them.
 PUBLISHED = {
     "MNIST": {
         "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -32,108 +34,146 @@ PUBLISHED = {
 
 
 class TorchvisionImages(ImageDataModule):
-    """A small grey data set of torchvision: official train and test parts, 28x28.
+    """A small grey data set of torchvision: official train and test parts, 28x28 pixels.
 
     MNIST (LeCun et al. 1998), Fashion-MNIST (Xiao et al. 2017), KMNIST (Clanuwat et al. 2018), QMNIST with its
     60,000 test images (Yadav and Bottou 2019), EMNIST (Cohen et al. 2017), turned upright, and USPS (Hull 1994),
     scaled from 16x16 to MNIST's 20x20 box.
 
     Args:
-        dataset: the class in torchvision.datasets, one of ``SETS``.
+        dataset: the name of the class in torchvision.datasets.
         data_dir: torchvision's root folder; missing files are downloaded there.
-        emnist_split: which EMNIST: "balanced", "letters", "digits", "mnist", "byclass" or "bymerge".
-        options: of ImageDataModule.
+        emnist_split: the part of EMNIST that is used.
+        options: arguments of ImageDataModule.
 
     Raises:
-        ValueError: unknown name, or a damaged file.
+        ValueError: an argument has no such choice, or a file is damaged.
         FileNotFoundError: files are missing and cannot be downloaded.
+
+    Example:
+        >>> data = TorchvisionImages("FashionMNIST", data_dir="data")
+        >>> data.prepare_data()
     """
 
+    @checked
     def __init__(
-        self, dataset: str = "MNIST", data_dir: str = "data", emnist_split: str = "balanced", **options
+        self,
+        dataset: Literal["MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST", "USPS"] = "MNIST",
+        data_dir: str | Path = "data",
+        emnist_split: Literal["balanced", "letters", "digits", "mnist", "byclass", "bymerge"] = "balanced",
+        **options: Any,
     ) -> None:
-        if dataset not in SETS:
-            raise ValueError(f"data.dataset={dataset}: choose one of {', '.join(SETS)}")
         super().__init__(**options)
         self.source, self.data_dir, self.emnist_split = dataset, Path(data_dir).expanduser(), emnist_split
 
     @property
     def class_names(self) -> list[str]:  # pyrefly: ignore[bad-override]
-        import torchvision.datasets
-
-        source = getattr(torchvision.datasets, self.source)
         if self.source == "USPS":
             return [str(digit) for digit in range(10)]
+        source = self._torchvision_class()
         names = source.classes_split_dict[self.emnist_split] if self.source == "EMNIST" else source.classes
         return [name.split(" - ")[0] for name in names if name != "N/A"]
 
     def files(self, split: str) -> list[Path]:
         """The files that hold a split, images first."""
-        train = split == "train"
+        is_train = split == "train"
         if self.source == "USPS":
-            return [self.data_dir / ("usps.bz2" if train else "usps.t.bz2")]
-        labels = "labels-idx1-ubyte"
+            return [self.data_dir / ("usps.bz2" if is_train else "usps.t.bz2")]
+        label_file = "labels-idx1-ubyte"
         if self.source == "EMNIST":
             stem = f"emnist-{self.emnist_split}-{split}"
         elif self.source == "QMNIST":
-            stem, labels = f"qmnist-{split}", "labels-idx2-int"
+            stem, label_file = f"qmnist-{split}", "labels-idx2-int"
         else:
-            stem = "train" if train else "t10k"
+            stem = "train" if is_train else "t10k"
         folder = self.data_dir / self.source / "raw"
-        return [folder / f"{stem}-images-idx3-ubyte", folder / f"{stem}-{labels}"]
+        return [folder / f"{stem}-images-idx3-ubyte", folder / f"{stem}-{label_file}"]
 
     def prepare_data(self) -> None:
+        """Downloads missing files, and checks those whose published content is known."""
         missing = [file for split in ("train", "test") for file in self.files(split) if not file.exists()]
         if missing:
-            try:
-                self._open("train", download=True)
-                self._open("test", download=True)
-            except (OSError, RuntimeError) as error:
-                cause = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-                raise FileNotFoundError(
-                    f"{self.source} is not in {self.data_dir} and cannot be downloaded ({cause}); put "
-                    f"{', '.join(file.name for file in missing)} into {missing[0].parent}, or set IMGCLF_DATA_DIR "
-                    "(or data_dir=) to where they are; data=noisy_digits runs offline"
-                ) from error
+            self._download(missing)
         for name, expected in PUBLISHED.get(self.source, {}).items():
-            file = self.data_dir / self.source / "raw" / name
-            (count, *_), official = idx_header(file)[1], 60_000 if name.startswith("train") else 10_000
-            if count != official:  # somebody's own, such as a small part for tests
-                log.warning("%s: not the %s that was published, %d of %d", file, self.source, count, official)
-                continue
-            with file.open("rb") as content:
-                if hashlib.file_digest(content, "sha256").hexdigest() != expected:
-                    raise ValueError(f"{file}: damaged, not the file as it was published; {FETCH}")
+            self._check_published(self.data_dir / self.source / "raw" / name, expected)
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
-        where = ", ".join(map(str, self.files(split)))
-        if self.source == "USPS":
-            try:
-                source = self._open(split)
-            except Exception as error:  # torchvision fails in many ways on bytes that are not what it expects
-                raise ValueError(f"{where}: damaged ({' '.join(str(error).split())}); {FETCH}") from error
-            images, labels = fit_in_box(torch.from_numpy(source.data)[:, None]), torch.tensor(source.targets)
-        else:
-            images, labels = map(read_idx, self.files(split))
-            if images.ndim != 3 or images.dtype != torch.uint8 or labels.ndim != (2 if self.source == "QMNIST" else 1):
-                raise ValueError(f"{where}: damaged, not images and labels; {FETCH}")
-            images, labels = images[:, None], labels.long()
+        images, labels = self._load_usps(split) if self.source == "USPS" else self._load_idx(split)
+        try:
+            check_images(images, labels, len(self.class_names))
+        except ValueError as error:
+            where = ", ".join(map(str, self.files(split)))
+            raise ValueError(f"{where}: {error}; delete them to fetch them again") from error
+        return images, labels
+
+    def _load_usps(self, split: str) -> tuple[Tensor, Tensor]:
+        try:
+            source = self._open(split)
+        except Exception as error:  # torchvision raises many kinds of errors on a damaged file
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self.files(split)[0]}: damaged ({reason}); {HOW_TO_REPAIR}") from error
+        return fit_in_box(torch.from_numpy(source.data)[:, None]), torch.tensor(source.targets)
+
+    def _load_idx(self, split: str) -> tuple[Tensor, Tensor]:
+        image_file, label_file = self.files(split)
+        images = read_idx(image_file, dtype=torch.uint8, ndim=3)[:, None]
         if self.source == "QMNIST":
-            labels = labels[:, 0]  # the other columns say who wrote it
-        elif self.source == "EMNIST":
-            images = images.transpose(2, 3)  # stored lying on their side
+            labels = read_idx(label_file, dtype=torch.int32, ndim=2)[:, 0]  # the other columns tell who wrote the digit
+        else:
+            labels = read_idx(label_file, dtype=torch.uint8, ndim=1)
+        if self.source == "EMNIST":
+            images = images.transpose(2, 3)  # the files store the images lying on their side
             if self.emnist_split == "letters":
-                labels = labels - 1  # counted from 1
-        if len(images) != len(labels):
-            raise ValueError(f"{where}: {len(images)} images but {len(labels)} labels; delete them to fetch them again")
-        count = len(self.class_names)
-        if labels.min() < 0 or labels.max() >= count:
-            raise ValueError(f"{where}: labels outside 0..{count - 1}; delete them to fetch them again")
-        return images.contiguous(), labels
+                labels = labels.long() - 1  # the files count letters from 1
+        return images.contiguous(), labels.long()
 
-    def _open(self, split: str, download: bool = False):
-        import torchvision.datasets
+    def _download(self, missing: list[Path]) -> None:
+        try:
+            self._open("train", download=True)
+            self._open("test", download=True)
+        except (OSError, RuntimeError) as error:
+            cause = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise FileNotFoundError(
+                f"{self.source} is not in {self.data_dir} and cannot be downloaded ({cause}); put "
+                f"{', '.join(file.name for file in missing)} into {missing[0].parent}, or set IMGCLF_DATA_DIR "
+                "(or data_dir=) to the folder that holds them; data=noisy_digits runs offline"
+            ) from error
 
+    def _check_published(self, file: Path, expected: str) -> None:
+        with file.open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() == expected:
+                return
+        size = len(read_idx(file))
+        official_size = OFFICIAL_TRAIN_SIZE if file.name.startswith("train") else OFFICIAL_TEST_SIZE
+        if size == official_size:
+            raise ValueError(f"{file}: damaged, not the file as it was published; {HOW_TO_REPAIR}")
+        # Another size means that the user put other images there on purpose, such as a small part for tests.
+        log.warning("%s: not the %s that was published, %d of %d", file, self.source, size, official_size)
+
+    def _open(self, split: str, download: bool = False) -> Any:
         options = {"split": self.emnist_split} if self.source == "EMNIST" else {}
-        source = getattr(torchvision.datasets, self.source)
-        return source(self.data_dir, train=split == "train", download=download, **options)
+        return self._torchvision_class()(self.data_dir, train=split == "train", download=download, **options)
+
+    def _torchvision_class(self) -> Any:
+        import torchvision.datasets  # lazy: torchvision takes a second to import
+
+        return getattr(torchvision.datasets, self.source)
+
+
+def read_idx(file: Path, dtype: torch.dtype | None = None, ndim: int | None = None) -> Tensor:
+    """Reads an idx file, the format of MNIST, with torchvision.
+
+    Raises:
+        ValueError: the file is damaged, or it holds numbers of another type or shape than asked for.
+    """
+    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor  # lazy: as above
+
+    try:
+        numbers = read_sn3_pascalvincent_tensor(str(file))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torchvision raises many kinds of errors on a damaged file, most of them without words
+        raise ValueError(f"{file}: damaged, or not an idx file; {HOW_TO_REPAIR}") from error
+    if (dtype or numbers.dtype) != numbers.dtype or (ndim or numbers.ndim) != numbers.ndim or not len(numbers):
+        raise ValueError(f"{file}: damaged, it holds {numbers.dtype} {tuple(numbers.shape)}; {HOW_TO_REPAIR}")
+    return numbers

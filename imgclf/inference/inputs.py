@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imgclf.imaging.handwriting import CANVAS, WORKING, read_digit
+from imgclf.imaging.handwriting import MNIST_SIZE, SEARCH_SIZE, read_digit
 from imgclf.imaging.image_files import open_image, read_image
 
 
@@ -58,13 +58,13 @@ def read_photo(
     Returns:
         uint8 (1, 28, 28), and why the photograph shows no single digit, or None.
     """
-    side = 4 * WORKING
+    side = 4 * SEARCH_SIZE
     image = open_image(source, side)
-    if unless_scaled and image.size == (CANVAS, CANVAS):
-        return read_scaled(image, (1, CANVAS, CANVAS))
+    if unless_scaled and image.size == (MNIST_SIZE, MNIST_SIZE):
+        return read_scaled(image, (1, MNIST_SIZE, MNIST_SIZE))
     photo = image.convert("RGB")
     if (factor := max(photo.size) // side) > 1:  # the search takes memory; JPEGs are decoded at this size already
         photo = photo.reduce(factor)
     digit = read_digit(np.asarray(photo))
-    canvas = 255 - digit.canvas if polarity == "dark_on_light" else digit.canvas
+    canvas = 255 - digit.image if polarity == "dark_on_light" else digit.image
     return torch.from_numpy(canvas[None]), digit.fault

@@ -12,7 +12,7 @@ from torch import Tensor
 from imgclf.core import rng
 from imgclf.core.metrics import decide
 from imgclf.core.validation import Positive, checked
-from imgclf.imaging.handwriting import CANVAS
+from imgclf.imaging.handwriting import MNIST_SIZE
 from imgclf.inference.inputs import arrays_to_batch, read_photo, read_scaled
 from imgclf.models.classifier import Classifier
 from imgclf.transforms.compose import Compose
@@ -159,7 +159,7 @@ class Predictor:
     @property
     def reads_handwriting(self) -> bool:
         """Whether it can read photographs of handwritten digits."""
-        if self.image_shape != (1, CANVAS, CANVAS):
+        if self.image_shape != (1, MNIST_SIZE, MNIST_SIZE):
             return False
         return self.reader == "handwriting" or self.class_names == DIGITS
 

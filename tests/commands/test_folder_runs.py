@@ -90,13 +90,13 @@ def test_no_test_image_is_looked_at_before_the_network_and_its_threshold_are_cho
         "data.balance=sampler",
     )
     assert train(*recipe, "hydra.run.dir=free").code == 0
-    split = ImageDataModule.split
+    dataset = ImageDataModule.dataset
 
     def guarded(self, name):
         assert name != "test"
-        return split(self, name)
+        return dataset(self, name)
 
-    monkeypatch.setattr(ImageDataModule, "split", guarded)
+    monkeypatch.setattr(ImageDataModule, "dataset", guarded)
     result = train(*recipe, "evaluate_on=[train,val]", "hydra.run.dir=guarded")
     assert result.code == 0, result.err
     free, kept = values(tmp_path / "free"), values(tmp_path / "guarded")

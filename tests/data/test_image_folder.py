@@ -24,9 +24,9 @@ def write(folder, classes=("cat", "dog"), count=20, suffixes=("png",)):
     return folder
 
 
-def folder(root, tmp_path, **options):
+def folder(where, tmp_path, **options):
     options = {"image_size": 8, "channels": 1, "batch_size": 4, "val_fraction": 0.25, **options}
-    return ImageFolder(str(root), cache_dir=str(tmp_path / "cache"), **options)
+    return ImageFolder(**{"root": str(where), "cache_dir": str(tmp_path / "cache"), **options})
 
 
 def contents(data, split) -> list[int]:
@@ -61,6 +61,11 @@ def test_a_folder_without_parts_is_divided_and_its_test_images_are_always_the_sa
     assert contents(other, "test") == whole[2]
     assert contents(other, "val") != whole[1]
     assert data.dataset("test").targets.tolist() == [0] * 4 + [1] * 4
+
+
+def test_files_are_read_as_they_are_elsewhere(tmp_path):
+    data = folder(write(tmp_path / "set"), tmp_path, channels=3)
+    assert data.preprocessing() == {"image_shape": [3, 8, 8], "reader": "image_file", "polarity": "light_on_dark"}
 
 
 def test_a_val_folder_is_validation_or_joins_training(tmp_path):
@@ -125,7 +130,7 @@ def test_the_positive_class_comes_last(tmp_path):
     assert data.class_names == ["dog", "cat"]
     images, labels = data.dataset("test")[:]
     assert ((images[:, 0, 0, 0] < 100) == (labels == 1)).all()
-    with pytest.raises(ValueError, match=r"data\.positive=cow: name one of two classes; these are cat, dog"):
+    with pytest.raises(ValueError, match=r"^positive=cow: .*cat, dog"):
         folder(tmp_path / "set", tmp_path, positive="cow").prepare_data()
 
 
@@ -142,21 +147,10 @@ def test_balance(tmp_path):
     weights = torch.tensor(weighted.class_weights(), dtype=torch.float64)
     torch.testing.assert_close(weights * counts, torch.full((2,), float(counts.sum() / 2), dtype=torch.float64))
 
-    class Trainer:
-        current_epoch = 0
-        fit_loop = SimpleNamespace(restarting=False)
-
     def drawn(data, epoch):
-        data.trainer, Trainer.current_epoch = None, epoch
-        sampler = None
-
-        def keep(images, batches):
-            nonlocal sampler
-            sampler = batches
-
-        data._loader = keep
-        data.train_dataloader()
-        data.trainer = Trainer
+        data.trainer = None
+        sampler = data.train_dataloader().sampler
+        data.trainer = SimpleNamespace(current_epoch=epoch, fit_loop=SimpleNamespace(restarting=False))
         return torch.cat(list(sampler))
 
     targets = sampled.dataset("train").targets
@@ -165,7 +159,7 @@ def test_balance(tmp_path):
     assert torch.equal(draws[3], drawn(sampled, 3))
     assert not torch.equal(draws[3], draws[4])
     assert sorted(drawn(plain, 0).tolist()) == list(range(30))
-    with pytest.raises(ValueError, match=r"data\.balance=some: choose one of none, weighted_loss, sampler"):
+    with pytest.raises(ValueError, match=r"^balance=some"):
         folder(tmp_path / "set", tmp_path, balance="some")
 
 
@@ -179,7 +173,7 @@ def test_bad_files_stop_it_or_are_left_out(tmp_path, caplog):
     (root.parent / "test" / "dog" / "01.png").write_text("no picture")
     with pytest.raises(ValueError, match="4 of 48 images cannot be read") as error:
         folder(root.parent, tmp_path).prepare_data()
-    for part in ("test/dog/01.png (", "train/cat/03.png (", "dog/07.png (", "dog/08.png (", "data.skip_bad=true"):
+    for part in ("test/dog/01.png (", "train/cat/03.png (", "dog/07.png (", "dog/08.png (", "skip_bad=true"):
         assert part in str(error.value)
     data = folder(root.parent, tmp_path, skip_bad=True)
     data.prepare_data()
@@ -213,17 +207,18 @@ def test_links(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "options", "message"),
     [
-        (lambda root: shutil.rmtree(root), {}, r"data\.root=.*set: no such folder"),
+        (lambda root: shutil.rmtree(root), {}, "^root=.*set: no such folder"),
         (lambda root: (root / "train" / "cow").mkdir(), {}, r"cow: a class folder without images"),
         (lambda root: shutil.rmtree(root / "test" / "dog"), {}, r"test/ has the classes cat, train/ has cat, dog"),
         (lambda root: [shutil.rmtree(root / p / "dog") for p in ("train", "test")], {}, "two class folders or more"),
         (lambda root: [shutil.rmtree(root / p) for p in ("train", "test")], {}, "found none"),
-        (lambda root: None, {"group_pattern": r"patient\d+"}, r"group_pattern=patient\\d\+ matches no file, such as"),
-        (lambda root: None, {"group_pattern": "["}, "no regular expression"),
-        (lambda root: None, {"channels": 2}, r"data\.channels=2: give 1"),
-        (lambda root: None, {"image_size": 0}, r"data\.image_size=0"),
-        (lambda root: None, {"test_fraction": 1}, r"data\.test_fraction=1"),
-        (lambda root: None, {"skip_bad": "maybe"}, r"data\.skip_bad=maybe: give true or false"),
+        (lambda root: None, {"group_pattern": r"patient\d+"}, r"^group_pattern=patient\\d\+: .*no file, such as"),
+        (lambda root: None, {"group_pattern": "["}, r"^group_pattern=\[: .*no regular expression"),
+        (lambda root: None, {"channels": 2}, "^channels=2: .*1, 3"),
+        (lambda root: None, {"image_size": 0}, "^image_size=0"),
+        (lambda root: None, {"test_fraction": 1}, "^test_fraction=1"),
+        (lambda root: None, {"root": None}, "^root=None: .*root=DIR"),
+        (lambda root: None, {"skip_bad": "maybe"}, "^skip_bad=maybe: .*true or false"),
     ],
 )
 def test_bad_folders_and_options(damage, options, message, tmp_path):

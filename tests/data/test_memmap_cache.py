@@ -11,7 +11,7 @@ from PIL import Image
 
 from imgclf.data import memmap_cache
 from imgclf.data.datasets import ImageDataset
-from imgclf.data.memmap_cache import MemmapImageDataset, decode, read_image
+from imgclf.data.memmap_cache import MemmapImageDataset, decode_files, read_image
 
 SHAPE = (1, 8, 8)
 
@@ -26,7 +26,7 @@ def files(tmp_path):
 
 
 def build(files, tmp_path, shape=SHAPE):
-    return decode(files, [file.name for file in files], shape, tmp_path / "cache", "here")
+    return decode_files(files, [file.name for file in files], shape, tmp_path / "cache", "here")
 
 
 def values(path) -> list[int]:
@@ -92,7 +92,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(files, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"cannot be kept decoded in .*cache \(No space left.*set cache_dir"):
+    with pytest.raises(OSError, match=r"cannot be kept in .*cache \(No space left.*set cache_dir"):
         build(files, tmp_path)
     assert [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"] == []
     monkeypatch.undo()
@@ -125,7 +125,7 @@ def test_a_killed_builder_leaves_nothing_that_confuses_the_next(changed, files, 
 
     with monkeypatch.context() as patch:
         patch.setattr(memmap_cache, "read_image", stuck)
-        patch.setattr(memmap_cache, "BLOCK", 2)  # so that some of it is written
+        patch.setattr(memmap_cache, "BLOCK_SIZE", 2)  # so that some of it is written
         first = context.Process(target=build, args=(files, tmp_path))
         first.start()
         assert started.wait(30)

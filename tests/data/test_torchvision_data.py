@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from imgclf.data.torchvision_data import PUBLISHED, SETS, TorchvisionImages
+from imgclf.data.torchvision_data import PUBLISHED, TorchvisionImages
 from tests.conftest import REAL_DATA, needs_real_data, tiny_images, write_idx
+
+SETS = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST", "USPS")
 
 
 @pytest.mark.parametrize("dataset", SETS)

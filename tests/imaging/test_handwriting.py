@@ -3,7 +3,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from imgclf.imaging.handwriting import CANVAS, NO_INK, SEVERAL, read_digit
+from imgclf.imaging.handwriting import MNIST_SIZE, NO_INK, SEVERAL_DIGITS, read_digit
 
 FONT = ImageFont.load_default(90)
 NAVY, CREAM = (25, 25, 90), (240, 235, 225)
@@ -20,7 +20,7 @@ def written(text: str, paper=None, ink=NAVY, place=(95, 60)) -> np.ndarray:
 
 
 def alike(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlation of two canvases, at the best shift of at most a pixel: centring rounds."""
+    """Correlation of two images, at the best shift of at most a pixel: centring rounds."""
     shifts = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
     return max(float(np.corrcoef(np.roll(first, shift, (0, 1)).ravel(), second.ravel())[0, 1]) for shift in shifts)
 
@@ -38,12 +38,12 @@ def lined(step: int, both: bool, tilt: int = 0) -> Image.Image:
 def test_a_digit_is_centred_by_mass_in_a_box_of_twenty():
     digit = read_digit(written("5", place=(10, 120)))
     assert digit.fault is None
-    assert digit.canvas.dtype == np.uint8
-    assert digit.canvas.max() == 255
-    inked = digit.canvas > 30
+    assert digit.image.dtype == np.uint8
+    assert digit.image.max() == 255
+    inked = digit.image > 30
     rows, columns = np.nonzero(inked.any(1))[0], np.nonzero(inked.any(0))[0]
     assert 18 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 21
-    np.testing.assert_allclose(ndimage.center_of_mass(digit.canvas), [(CANVAS - 1) / 2] * 2, atol=1)
+    np.testing.assert_allclose(ndimage.center_of_mass(digit.image), [(MNIST_SIZE - 1) / 2] * 2, atol=1)
 
 
 @pytest.mark.parametrize("text", ["2", "4", "5", "7", "8"])
@@ -68,7 +68,7 @@ def test_a_digit_is_centred_by_mass_in_a_box_of_twenty():
 def test_the_same_digit_however_it_is_photographed(photo, text):
     expected, found = read_digit(written(text)), read_digit(photo(text))
     assert found.fault is None
-    assert alike(found.canvas, expected.canvas) > 0.9
+    assert alike(found.image, expected.image) > 0.9
 
 
 def test_a_printed_frame_and_what_reaches_in_from_the_border_are_left_out():
@@ -78,9 +78,9 @@ def test_a_printed_frame_and_what_reaches_in_from_the_border_are_left_out():
     ImageDraw.Draw(desk).rectangle((0, 0, 240, 40), fill=(120, 80, 40))
     neighbour = sheet()
     ImageDraw.Draw(neighbour).arc((210, 80, 290, 180), 90, 270, fill=NAVY, width=8)
-    expected = read_digit(written("3")).canvas
+    expected = read_digit(written("3")).image
     for paper in (framed, desk, neighbour):
-        assert alike(read_digit(written("3", paper)).canvas, expected) > 0.9
+        assert alike(read_digit(written("3", paper)).image, expected) > 0.9
 
 
 def test_a_digit_that_runs_into_its_frame_is_still_read():
@@ -89,15 +89,15 @@ def test_a_digit_that_runs_into_its_frame_is_still_read():
     whole = written("3", framed)[40:172, 58:187]  # its right side crosses the frame's
     ImageDraw.Draw(open_frame := sheet()).rectangle((12, 12, 227, 227), outline=(60, 60, 60), width=7)
     reaching = written("7", open_frame, place=(165, 60))
-    assert alike(read_digit(reaching).canvas, read_digit(written("7")).canvas) > 0.75
+    assert alike(read_digit(reaching).image, read_digit(written("7")).image) > 0.75
     assert read_digit(whole).fault is None
 
 
 def test_thin_pens_are_thickened():
     thin = sheet((400, 400))
     ImageDraw.Draw(thin).ellipse((60, 60, 300, 340), outline=NAVY, width=2)
-    canvas = read_digit(np.asarray(thin)).canvas
-    assert (canvas > 127).sum() > 80  # one-pixel strokes of this size would leave half of it
+    image = read_digit(np.asarray(thin)).image
+    assert (image > 127).sum() > 80  # one-pixel strokes of this size would leave half of it
 
 
 @pytest.mark.parametrize(
@@ -117,15 +117,15 @@ def test_thin_pens_are_thickened():
 def test_without_ink_there_is_no_digit(photo):
     digit = read_digit(photo)
     assert digit.fault == NO_INK
-    assert not digit.canvas.any()
+    assert not digit.image.any()
 
 
 @pytest.mark.parametrize("text", ["42", "1 1", "0 0"])
 def test_several_digits_are_not_taken_for_one(text):
-    assert read_digit(written(text, sheet((400, 240)))).fault == SEVERAL
+    assert read_digit(written(text, sheet((400, 240)))).fault == SEVERAL_DIGITS
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (1, 40), (5, 3, 3), (28, 28), (900, 7)])
 def test_any_shape_has_an_answer(shape):
     random = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    assert read_digit(random).canvas.shape == (CANVAS, CANVAS)
+    assert read_digit(random).image.shape == (MNIST_SIZE, MNIST_SIZE)

@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from imgclf.core.metrics import EpochMetrics
-from imgclf.data.samplers import BatchSampler
+from imgclf.data.samplers import EvalBatchSampler, TrainBatchSampler
 from imgclf.training.distributed import check_devices
 from tests.conftest import PROJECT, SMALL, write_xrays
 
@@ -188,8 +188,9 @@ def test_frozen_weights_take_no_part(train, tmp_path):
 def test_a_batch_of_all_processes_is_the_batch_of_one():
     for size, batch_size, world in ((100, 10, 2), (101, 12, 3), (103, 8, 8), (7, 4, 4), (50, 50, 2), (4, 8, 2)):
         for weights in (None, torch.ones(size)):
-            alone = list(BatchSampler(size, batch_size, 5, lambda: 3, weights))
-            loaders = [BatchSampler(size, batch_size, 5, lambda: 3, weights, rank, world) for rank in range(world)]
+            options = {"seed": 5, "epoch": lambda: 3, "weights": weights}
+            alone = list(TrainBatchSampler(size, batch_size, **options))
+            loaders = [TrainBatchSampler(size, batch_size, **options, rank=r, world=world) for r in range(world)]
             shares = [list(loader) for loader in loaders]
             assert {len(share) for share in shares} == {len(loader) for loader in loaders} == {len(shares[0])}
             whole = [torch.cat(parts) for parts in zip(*shares, strict=True)]
@@ -203,14 +204,14 @@ def test_a_batch_of_all_processes_is_the_batch_of_one():
 
 def test_every_image_is_evaluated_by_one_process():
     for size, batch_size, world in ((100, 10, 2), (101, 12, 3), (103, 1, 8), (7, 4, 7), (1001, 1000, 2), (9, 2, 4)):
-        shares = [list(BatchSampler(size, batch_size, rank=rank, world=world)) for rank in range(world)]
-        assert {len(share) for share in shares} == {len(BatchSampler(size, batch_size, rank=0, world=world))}
+        shares = [list(EvalBatchSampler(size, batch_size, rank=rank, world=world)) for rank in range(world)]
+        assert {len(share) for share in shares} == {len(EvalBatchSampler(size, batch_size, world=world))}
         assert all(0 < len(batch) <= batch_size + 1 for share in shares for batch in share)
         assert torch.cat([batch for share in shares for batch in share]).tolist() == list(range(size))
     with pytest.raises(ValueError, match="3 images to evaluate are too few for 4 processes"):
-        BatchSampler(3, 10, rank=0, world=4)
-    with pytest.raises(ValueError, match=r"data\.batch_size=10: give a multiple of 4"):
-        BatchSampler(100, 10, epoch=lambda: 0, rank=0, world=4)
+        EvalBatchSampler(3, 10, rank=0, world=4)
+    with pytest.raises(ValueError, match=r"^batch_size=10: .*multiple of 4"):
+        TrainBatchSampler(100, 10, seed=0, epoch=lambda: 0, rank=0, world=4)
 
 
 @pytest.mark.parametrize("classes", [2, 10])

@@ -1,0 +1,113 @@
+"""Finds the image files of a folder, and which part, class and group each belongs to."""
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from imgclf.core.names import SPLITS
+from imgclf.core.text import printable
+from imgclf.imaging.image_files import SUFFIXES
+
+log = logging.getLogger(__name__)
+
+UNDIVIDED = "whole"  # the only part of a folder that has no train/ and no test/
+
+
+class ImageFile(NamedTuple):
+    """An image file, its path below its class folder, and the name of its class."""
+
+    path: Path
+    path_in_class: Path
+    class_name: str
+
+
+def scan_folder(root: Path, val_folder: bool = True) -> dict[str, list[ImageFile]]:
+    """Finds the image files of ``root``, in ``{train[,val],test}/CLASS/`` or in ``CLASS/``.
+
+    Args:
+        root: the folder.
+        val_folder: keep ``val/`` as a part of its own; otherwise its files join those of ``train/``.
+
+    Returns:
+        The files of each part, sorted by class and path; the parts are some of "train", "val" and "test", or the single
+        part ``UNDIVIDED``.
+
+    Raises:
+        FileNotFoundError: a class folder holds no images.
+        ValueError: there are fewer than two classes, or the classes of the parts differ.
+    """
+    folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
+    if "train" not in folders and "test" not in folders:
+        folders = {UNDIVIDED: root}
+    parts = {part: _scan_part(folder) for part, folder in folders.items()}
+    if not val_folder and "train" in parts:
+        parts["train"] += parts.pop("val", [])
+    first_part, *other_parts = parts
+    classes = class_names_of(parts[first_part])
+    for part in other_parts:
+        if (others := class_names_of(parts[part])) != classes:
+            raise ValueError(
+                f"root={printable(root)}: {part}/ has the classes {listed(others)}, {first_part}/ has "
+                f"{listed(classes)}: they must be the same"
+            )
+    if len(classes) < 2:
+        raise ValueError(
+            f"root={printable(root)}: needs two class folders or more, found {listed(classes)}; "
+            "images belong in {train,test}/CLASS/ or in CLASS/"
+        )
+    return parts
+
+
+def class_names_of(files: Iterable[ImageFile]) -> list[str]:
+    """The names of the files' classes, sorted."""
+    return sorted({file.class_name for file in files})
+
+
+def find_groups(files: Sequence[ImageFile], pattern: re.Pattern[str]) -> list[str | None]:
+    """The name of the patient, writer or scene that each file belongs to; None where the pattern finds nothing.
+
+    Args:
+        files: all files of a part.
+        pattern: it is searched in a file's path below its class folder. The pattern's first group is the name, or all
+            that it matches.
+
+    Raises:
+        ValueError: no file matches.
+    """
+    matches = [pattern.search(file.path_in_class.as_posix()) for file in files]
+    if not any(matches):
+        example = printable(files[0].path_in_class.as_posix())
+        raise ValueError(f"group_pattern={pattern.pattern}: it matches no file, such as {example}")
+    if num_alone := matches.count(None):
+        log.warning("group_pattern: %d of %d files do not match; each is a group of its own", num_alone, len(files))
+    return [None if match is None else str(match[1] if pattern.groups else match[0]) for match in matches]
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names, as text for a message."""
+    return ", ".join(map(printable, names)) or "none"
+
+
+def _scan_part(part_folder: Path) -> list[ImageFile]:
+    files = []
+    for folder in sorted(path for path in part_folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        if part_folder.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{printable(folder)}: a link to a folder that it lies in")
+        paths = sorted(_image_paths(folder))
+        if not paths:
+            raise FileNotFoundError(f"{printable(folder)}: a class folder without images ({', '.join(SUFFIXES)})")
+        files += [ImageFile(folder / path, path, folder.name) for path in paths]
+    return files
+
+
+def _image_paths(folder: Path) -> list[Path]:
+    """The paths of the image files in a folder and its subfolders, as seen from the folder."""
+    return [
+        Path(subfolder, name).relative_to(folder)
+        for subfolder, _, names in os.walk(folder)  # it does not follow links to folders, which may lead in circles
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+    ]
