@@ -41,7 +41,7 @@ def texts(figure) -> list[str]:
 
 def test_confusion_matrix_shows_scikit_learn_s_counts_and_row_shares(evaluation):
     expected = confusion_matrix(evaluation.labels, evaluation.predicted)
-    counts = evaluation.confusion()
+    counts = evaluation.confusion_matrix()
     assert counts.tolist() == expected.tolist()
     figure = plot_confusion_matrix(counts, NAMES, "title")
     shown = [text for text in texts(figure) if "%" in text]
