@@ -1,7 +1,6 @@
 """The metrics of a stage or a split. torchmetrics computes those that ``imgclf.core.names.METRIC_TABLE`` lists."""
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torchmetrics import CatMetric, MeanMetric
 from torchmetrics.functional import classification as functional

@@ -111,8 +111,8 @@ def _check_class_names(names: list[str], known: list[str]) -> None:
         )
     if names != known and set(names) == set(known):
         raise ValueError(
-            f"the data's classes ({given}) come in another order than the checkpoint's ({expected}): positive=NAME puts "
-            "the class to be detected last"
+            f"the data's classes ({given}) come in another order than the checkpoint's ({expected}): positive=NAME "
+            "puts the class to be detected last"
         )
     if names != known:
         log.warning(

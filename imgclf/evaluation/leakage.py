@@ -23,10 +23,10 @@ def warn_of_changed_data(ckpt: str, data: ImageDataModule) -> None:
     """Warns if the data is no longer the data that the checkpoint was trained with (``changed_splits``)."""
     if changed := changed_splits(read_checkpoint(ckpt)[METADATA_KEY], data):
         log.warning(
-            "the %s images are others than when %s was trained: the network may have seen some that it is tested on, "
-            "and the metrics do not compare with its own",
-            " and ".join(changed),
+            "%s was trained with other %s images than these: it may have seen some that it is tested on, and the "
+            "metrics do not compare with its own",
             ckpt,
+            " and ".join(changed),
         )
 
 
@@ -49,7 +49,7 @@ def check_unseen(paths: Sequence[str], given: Mapping[str, Any], split: str, own
         ValueError: the split may hold such images.
     """
     if split != "test" and not own:
-        raise ValueError(f"split={split}: other data may hold images that the checkpoint was trained on; use split=test")
+        raise ValueError(f"split={split}: other data may hold images the checkpoint was trained on; use split=test")
     # The larochelle protocol takes test images from the 60,000 that MNIST trains with.
     larochelle = given.get("protocol") == "larochelle"
     if not own and not larochelle and "root" not in given:
