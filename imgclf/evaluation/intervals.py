@@ -1,4 +1,4 @@
-"""How far a metric may lie from its value on other images of the same kind."""
+"""Confidence intervals of metrics."""
 
 import torch
 
@@ -9,14 +9,15 @@ from imgclf.evaluation.evaluate import Evaluation
 
 @checked
 def bootstrap_intervals(evaluation: Evaluation, resamples: Positive = 1000) -> dict[str, tuple[float, float]]:
-    """The 95% interval of every metric, by the percentile bootstrap over images (Efron 1979).
+    """Computes the 95% confidence interval of every metric, with the percentile bootstrap over images (Efron 1979).
 
-    The intervals are the same at every call. A thousand resamples of 10,000 images in 10 classes take half a second.
+    Every call draws the same resamples. A thousand resamples of 10,000 images take 0.6 s for ten classes, and 3.5 s for
+    two classes, whose scores are sorted each time.
 
     Args:
-        evaluation: with at least one image.
-        resamples: how often N of the N images are drawn with replacement. For two classes, a resample that lacks a
-            class of the split is left out, because metrics such as sensitivity are undefined there.
+        evaluation: has at least one image.
+        resamples: how many times N of the N images are drawn with replacement. For two classes, a resample without
+            one of the split's classes is left out, because metrics such as sensitivity are undefined there.
 
     Returns:
         The names of ``evaluation.metrics`` to the lower and the upper bound.
