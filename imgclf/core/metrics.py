@@ -1,19 +1,22 @@
-"""The metrics of a stage or split, by torchmetrics."""
+"""The metrics of a stage or a split. torchmetrics computes those that ``imgclf.core.names.METRIC_TABLE`` lists."""
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torchmetrics import CatMetric, MeanMetric
-from torchmetrics.classification import MulticlassConfusionMatrix
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_calibration_error
+from torchmetrics.functional import classification as functional
 
-from imgclf.core.names import BINARY_METRICS, METRICS
+from imgclf.core.names import METRIC_TABLE
 
 
 def decide(probabilities: Tensor, threshold: float | Tensor = 0.5) -> Tensor:
-    """int64 (N,) of float (N, classes): the most probable class; of two, the second from ``threshold`` on.
+    """Predicts a class for each image.
 
-    Of more than two classes, logits will do.
+    Args:
+        probabilities: float (N, classes). For more than two classes, logits give the same answer.
+        threshold: used for two classes only: the second class is predicted if its probability is at least this.
+
+    Returns:
+        int64 (N,): for more than two classes, the most probable class.
     """
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] >= threshold).long()
@@ -21,75 +24,78 @@ def decide(probabilities: Tensor, threshold: float | Tensor = 0.5) -> Tensor:
 
 
 def youden_threshold(scores: Tensor, labels: Tensor) -> float:
-    """The threshold of the largest sensitivity + specificity (Youden 1950), half way to the next lower score.
+    """The threshold with the largest sensitivity + specificity (Youden 1950).
+
+    The threshold lies half way between two neighbouring scores. It is 0.5 if no score separates the classes.
 
     Args:
         scores: float (N,), probabilities of the positive class.
-        labels: int64 (N,), 0 or 1, both present.
+        labels: int64 (N,), 0 or 1. Both must occur.
     """
-    from sklearn.metrics import roc_curve
+    from sklearn.metrics import roc_curve  # lazy: scikit-learn takes a second to import, and few runs need it
 
     false_rate, true_rate, thresholds = roc_curve(labels.cpu(), scores.double().cpu(), drop_intermediate=False)
     best = int(np.argmax(true_rate - false_rate))
-    if best == 0:  # no score tells the classes apart
+    if best == 0:  # the first point of the curve predicts no image as positive
         return 0.5
     below = thresholds[best + 1] if best + 1 < len(thresholds) else 0.0
     return float(thresholds[best] + below) / 2
 
 
-def count_metrics(confusion: Tensor) -> dict[str, Tensor]:
-    """Metrics of decisions, name to float64 scalar on the CPU: accuracy, macro precision, recall and F1, Cohen's kappa.
+def classification_metrics(
+    predicted: Tensor, labels: Tensor, num_classes: int, scores: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Computes every metric of ``METRIC_TABLE`` that is defined for this number of classes.
 
-    A class that appears neither among labels nor predictions is left out of the macro averages, and 0/0 counts as 0:
-    scikit-learn's convention. Of two classes the second is the positive one, whose sensitivity and specificity join.
-
-    Args:
-        confusion: counts (classes, classes); rows are true, columns predicted classes.
-    """
-    confusion = confusion.cpu().double()
-    total, hits, true, predicted = confusion.sum(), confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    occurring = true + predicted > 0
-    recalls = hits / true.clamp_min(1)
-    accuracy, chance = hits.sum() / total, true @ predicted / total**2
-    values = {
-        "accuracy": accuracy,
-        "precision": (hits / predicted.clamp_min(1))[occurring].mean(),
-        "recall": recalls[occurring].mean(),
-        "f1": (2 * hits / (true + predicted).clamp_min(1))[occurring].mean(),
-        # A network that puts everything into the only class there is agrees by chance alone: kappa 0, not NaN.
-        "kappa": torch.nan_to_num((accuracy - chance) / (1 - chance)),
-    }
-    return values | ({"sensitivity": recalls[1], "specificity": recalls[0]} if len(confusion) == 2 else {})
-
-
-def score_metrics(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Metrics of the positive class's probabilities: areas under the ROC and precision-recall curves, and the
-    expected calibration error (15 bins).
+    A macro average leaves out the classes that occur neither among the labels nor among the predictions. A ratio 0/0
+    counts as 0. Both conventions are scikit-learn's.
 
     Args:
-        scores: float (N,) in [0, 1].
-        labels: int64 (N,), 0 or 1.
+        predicted: int64 (N,), the predicted classes.
+        labels: int64 (N,), the true classes.
+        num_classes: at least 2. The second of two classes is the positive one.
+        scores: float (N,) in [0, 1], the positive class's probabilities. They are needed for two classes only.
+
+    Returns:
+        Name to float scalar, on the device of the arguments.
+
+    Example:
+        >>> classification_metrics(torch.tensor([0, 1, 2]), torch.tensor([0, 2, 2]), num_classes=3)["accuracy"]
+        tensor(0.6667)
     """
-    return {
-        "auroc": binary_auroc(scores, labels, validate_args=False).clamp_max(1),  # a sum that rounds up
-        "average_precision": binary_average_precision(scores, labels, validate_args=False),
-        "calibration_error": binary_calibration_error(scores, labels, validate_args=False),
-    }
+    values = {}
+    for name, metric in METRIC_TABLE.items():
+        if metric.binary and num_classes != 2:
+            continue
+        options = {**metric.options, **({} if metric.binary else {"num_classes": num_classes})}
+        answers = scores if metric.takes_scores else predicted
+        value = getattr(functional, metric.function)(answers, labels, validate_args=False, **options)
+        if not metric.takes_scores:  # for a single class, torchmetrics leaves kappa as the NaN of 0/0
+            value = value.nan_to_num(0.0)
+        values[name] = value.clamp_max(1)  # an area is a sum, which rounding may lift above 1
+    return values
 
 
 class EpochMetrics(nn.Module):
-    """Mean loss, ``count_metrics`` and, of two classes, ``score_metrics``, accumulated on the device.
+    """The mean loss and the ``classification_metrics`` of an epoch.
 
-    Of several processes, each counts its own images, and ``compute`` and ``answers`` are of all of them: torchmetrics
-    adds up what it counted, and gathers scores in the order of the processes. All have to ask then.
+    An update only stores answers, on their device, because it runs beside training steps of a millisecond. Where
+    several processes train, each stores the answers for its own images. ``compute`` and ``scores_and_labels`` then
+    gather the answers of all processes, so that every process has to call them.
 
     Args:
-        stage: "train", "val" or "test", which prefixes the names.
+        stage: "train", "val" or "test". It becomes the first part of every metric's name.
         num_classes: at least 2.
 
     Attributes:
-        counted: the confusion matrix that ``compute`` last counted, (classes, classes), rows are true classes; or None.
-        last_scores_and_labels: of two classes, what ``answers`` was then; else None.
+        confusion_matrix: counts of the last ``compute``, int64 (classes, classes): a row for each true class, a column
+            for each predicted class. None before.
+        last_scores_and_labels: for two classes, the ``scores_and_labels`` of the last ``compute``. Else None.
+
+    Example:
+        >>> metrics = EpochMetrics("val", num_classes=10)
+        >>> metrics.update(losses, probabilities, labels)
+        >>> metrics.compute()["val/accuracy"]
     """
 
     confusion_matrix: Tensor | None = None
@@ -97,46 +103,48 @@ class EpochMetrics(nn.Module):
 
     def __init__(self, stage: str, num_classes: int) -> None:
         super().__init__()
+        self.stage, self.num_classes = stage, num_classes
+        # The search for NaN is off because it makes a GPU wait at every update.
         self.loss = MeanMetric(nan_strategy="disable")
-        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
-        if num_classes == 2:  # its confusion matrix is counted from the scores: those are of all processes already
-            self.scores, self.labels = CatMetric(nan_strategy="ignore"), CatMetric(nan_strategy="ignore")
-        for metric in self.children():
-            metric.persistent(True)  # pyrefly: ignore[not-callable]  # part of state_dict, for a checkpoint within an epoch
-        self.stage, self.binary = stage, num_classes == 2
+        self.answers = CatMetric(nan_strategy="disable")  # scores of two classes, predicted classes of more
+        self.labels = CatMetric(nan_strategy="disable")
 
     def update(self, losses: Tensor, probabilities: Tensor, labels: Tensor) -> None:
         """Adds images.
 
         Args:
             losses: float (N,).
-            probabilities: float (N, classes); of more than two classes, logits will do.
+            probabilities: float (N, classes). For more than two classes, logits give the same metrics.
             labels: int64 (N,), the true classes.
         """
         self.loss.update(losses)
-        if self.binary:  # the threshold may be chosen once all are there
-            self.scores.update(probabilities[:, 1])
-            self.labels.update(labels)
-        else:
-            self.confusion.update(decide(probabilities), labels)
+        # The threshold between two classes may be chosen only after all scores are known.
+        self.answers.update(probabilities[:, 1] if self.num_classes == 2 else decide(probabilities))
+        self.labels.update(labels)
 
     def scores_and_labels(self) -> tuple[Tensor, Tensor]:
-        """Of two classes: the positive one's probabilities, float (N,), and the labels, int64 (N,), so far."""
-        return self.scores.compute().flatten(), self.labels.compute().flatten().long()
+        """For two classes: the positive class's probabilities, float (N,), and the labels, int64 (N,), so far."""
+        return self._gather()
 
     def compute(self, threshold: float | Tensor = 0.5) -> dict[str, Tensor]:
-        """Name to scalar, loss first; starts anew."""
-        values = {"loss": self.loss.compute()}
-        if self.binary:
-            self.last_scores_and_labels = scores, labels = self.scores_and_labels()
-            values |= score_metrics(scores, labels)
-            self.confusion_matrix = torch.bincount(2 * labels + (scores >= threshold), minlength=4).view(2, 2)
-            self.scores.reset()
-            self.labels.reset()
+        """Returns "stage/name" to float scalar, the loss first, and forgets the images.
+
+        Args:
+            threshold: for two classes, the probability from which the second is predicted.
+        """
+        answers, labels = self._gather()
+        if self.num_classes == 2:
+            self.last_scores_and_labels = answers, labels
+            scores, predicted = answers, (answers >= threshold).long()
         else:
-            self.confusion_matrix = self.confusion.compute()
-        values |= count_metrics(self.confusion_matrix)
-        self.loss.reset()
-        self.confusion.reset()
-        names = METRICS + (BINARY_METRICS if self.binary else ())
-        return {f"{self.stage}/{name}": values[name].float() for name in names}
+            scores, predicted = None, answers.long()
+        self.confusion_matrix = functional.multiclass_confusion_matrix(
+            predicted, labels, self.num_classes, validate_args=False
+        )
+        values = {"loss": self.loss.compute(), **classification_metrics(predicted, labels, self.num_classes, scores)}
+        for metric in (self.loss, self.answers, self.labels):
+            metric.reset()
+        return {f"{self.stage}/{name}": value for name, value in values.items()}
+
+    def _gather(self) -> tuple[Tensor, Tensor]:
+        return self.answers.compute().flatten(), self.labels.compute().flatten().long()

@@ -1,12 +1,52 @@
-"""The names of splits and metrics, and which metrics are better when lower; nothing heavy is imported."""
+"""The names that options are made of. The module imports nothing heavy, so that options are checked at once."""
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 VERSION = "0.2.0"
 SPLITS = ("train", "val", "test")
-METRICS = ("loss", "accuracy", "precision", "recall", "f1", "kappa")
-BINARY_METRICS = ("auroc", "average_precision", "sensitivity", "specificity", "calibration_error")
-LOWER_IS_BETTER = ("loss", "calibration_error")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How torchmetrics computes a metric.
+
+    Args:
+        function: a name in ``torchmetrics.functional.classification``. A function "multiclass_..." serves any number of
+            classes and is given ``num_classes``; a function "binary_..." serves two classes only.
+        options: further arguments of the function.
+        takes_scores: whether the function takes the positive class's probabilities instead of the predicted classes.
+        lower_is_better: whether a smaller value means a better network.
+    """
+
+    function: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    takes_scores: bool = False
+    lower_is_better: bool = False
+
+    @property
+    def binary(self) -> bool:
+        """Whether the metric is defined for two classes only."""
+        return self.function.startswith("binary_")
+
+
+# One entry is all that a new metric needs: every file, table, interval and objective follows from here.
+METRIC_TABLE = {
+    "accuracy": Metric("multiclass_accuracy", {"average": "micro"}),
+    "precision": Metric("multiclass_precision", {"average": "macro"}),
+    "recall": Metric("multiclass_recall", {"average": "macro"}),
+    "f1": Metric("multiclass_f1_score", {"average": "macro"}),
+    "kappa": Metric("multiclass_cohen_kappa"),
+    "auroc": Metric("binary_auroc", takes_scores=True),
+    "average_precision": Metric("binary_average_precision", takes_scores=True),
+    "sensitivity": Metric("binary_recall"),
+    "specificity": Metric("binary_specificity"),
+    "calibration_error": Metric("binary_calibration_error", {"n_bins": 15}, takes_scores=True, lower_is_better=True),
+}
+METRICS = ("loss", *(name for name, metric in METRIC_TABLE.items() if not metric.binary))
+BINARY_METRICS = tuple(name for name, metric in METRIC_TABLE.items() if metric.binary)
+LOWER_IS_BETTER = ("loss", *(name for name, metric in METRIC_TABLE.items() if metric.lower_is_better))
 BINARY_OBJECTIVES = tuple(f"val/{name}" for name in BINARY_METRICS)
 OBJECTIVES = (*(f"val/{name}" for name in METRICS), *BINARY_OBJECTIVES)
 

@@ -1,14 +1,15 @@
-"""Evaluates a predictor on a split: metrics, predictions and the tables and figures made of them."""
+"""Evaluates a predictor on a split. The end of training and evaluate.py both use this one function."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from imgclf.core import rng
-from imgclf.core.metrics import EpochMetrics, count_metrics, decide, score_metrics
+from imgclf.core.metrics import classification_metrics, decide
 from imgclf.core.text import some_names
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.datasets import ImageDataset
@@ -17,19 +18,18 @@ from imgclf.inference.predictor import Predictor
 log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A split with a predictor's answers.
+    """A split with a predictor's answers to it.
 
     Attributes:
-        split: its name.
-        images: the split as the network saw it, uint8.
-        labels: int64 (N,).
-        losses: float32 (N,).
+        split: "train", "val" or "test".
+        images: the images that the network saw, uint8.
+        labels: the true classes, int64 (N,).
+        losses: the cross-entropy of each image, float32 (N,).
         probabilities: float32 (N, classes).
-        threshold: of two classes, the probability from which the second is predicted.
-        names: of the images, N.
-        metrics: "split/name" to value.
+        threshold: for two classes, the probability from which the second is predicted.
+        names: N names of images: a file's path, or the image's index in the split.
     """
 
     split: str
@@ -39,74 +39,84 @@ class Evaluation:
     probabilities: Tensor
     threshold: float
     names: list[str]
-    metrics: dict[str, float] = field(init=False)
-
-    def __post_init__(self) -> None:
-        metrics = EpochMetrics(self.split, self.probabilities.shape[1])
-        metrics.update(self.losses, self.probabilities, self.labels)
-        self.metrics = {name: float(value) for name, value in metrics.compute(self.threshold).items()}
-
-    def intervals(self, resamples: int = 1000) -> dict[str, tuple[float, float]]:
-        """Name to the bounds of the metric's bootstrap 95% interval (percentiles; Efron 1979), over images."""
-        count, classes = self.probabilities.shape
-        cells, generator, values = self.labels * classes + self.predicted, rng.generator("bootstrap"), []
-        present = self.labels.unique()
-        for _ in range(resamples):
-            rows = torch.randint(count, (count,), generator=generator)
-            if classes == 2 and len(self.labels[rows].unique()) < len(present):
-                continue  # what is asked of both classes is undefined there
-            confusion = torch.bincount(cells[rows], minlength=classes**2).view(classes, classes)
-            drawn = {"loss": self.losses[rows].mean(), **count_metrics(confusion)}
-            if classes == 2:
-                drawn |= score_metrics(self.probabilities[rows, 1], self.labels[rows])
-            values.append(drawn)
-        bounds = torch.tensor([0.025, 0.975], dtype=torch.float64)
-        return {
-            name: tuple(
-                torch.stack([drawn[name.partition("/")[2]] for drawn in values]).double().quantile(bounds).tolist()
-            )
-            for name in self.metrics
-        }
 
     @property
+    def num_classes(self) -> int:
+        return self.probabilities.shape[1]
+
+    @cached_property
     def predicted(self) -> Tensor:
-        """int64 (N,)."""
+        """The predicted classes, int64 (N,)."""
         return decide(self.probabilities, self.threshold)
 
-    def confusion(self) -> Tensor:
-        """int64 (classes, classes): rows are true, columns predicted classes."""
-        classes = self.probabilities.shape[1]
-        return torch.bincount(self.labels * classes + self.predicted, minlength=classes**2).view(classes, classes)
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The name of every metric, such as "test/accuracy", to its value."""
+        return {name: float(value) for name, value in self.metrics_of(torch.arange(len(self.labels))).items()}
+
+    def metrics_of(self, rows: Tensor) -> dict[str, Tensor]:
+        """The metrics of some images.
+
+        Args:
+            rows: int64, the indices of the images. An index that occurs twice counts twice.
+
+        Returns:
+            The names of ``metrics`` to float scalars, the loss first.
+        """
+        predicted, labels = self.predicted[rows], self.labels[rows]
+        scores = self.probabilities[rows, 1] if self.num_classes == 2 else None
+        values = classification_metrics(predicted, labels, self.num_classes, scores)
+        return {f"{self.split}/{name}": value for name, value in {"loss": self.losses[rows].mean(), **values}.items()}
+
+    def confusion_matrix(self) -> Tensor:
+        """Counts, int64 (classes, classes): a row for each true class, a column for each predicted class."""
+        return multiclass_confusion_matrix(self.predicted, self.labels, self.num_classes, validate_args=False)
 
 
 def evaluate(predictor: Predictor, data: ImageDataModule, split: str) -> Evaluation:
-    """Evaluates on the split's un-augmented images.
+    """Evaluates a predictor on a split, without augmentation.
+
+    Args:
+        predictor: its networks stay on their device.
+        data: need not be set up.
+        split: "train", "val" or "test".
 
     Raises:
-        ValueError: the data has images of another shape, or other classes or the same in another order, than the
-            checkpoint.
+        ValueError: the images have another shape than the checkpoint's, or the classes are others in number or come in
+            another order.
+
+    Example:
+        >>> evaluate(load("best.ckpt"), Digits(), "test").metrics["test/accuracy"]
     """
-    names = list(data.class_names)
-    if len(names) != len(predictor.class_names):
-        raise ValueError(
-            f"the data has {len(names)} classes ({some_names(names)}), the checkpoint {len(predictor.class_names)} "
-            f"({some_names(predictor.class_names)}): evaluate it on data of the same classes"
-        )
-    if names != predictor.class_names and set(names) == set(predictor.class_names):
-        raise ValueError(
-            f"the data's classes ({some_names(names)}) come in another order than the checkpoint's "
-            f"({some_names(predictor.class_names)}): data.positive names the one to be detected"
-        )
-    if names != predictor.class_names:
-        log.warning(
-            "the data's classes (%s) have other names than the checkpoint's (%s); they are compared by number",
-            some_names(names),
-            some_names(predictor.class_names),
-        )
+    _check_class_names(list(data.class_names), predictor.class_names)
     images = data.eval_dataset(split)
     logits = torch.cat([predictor.logits(batch) for batch, _ in data.eval_dataloader(split)])
-    losses = F.cross_entropy(logits, images.targets, reduction="none")
-    probabilities = logits.softmax(1)
     return Evaluation(
-        split, images, images.targets, losses, probabilities, predictor.threshold, data.image_names(split)
+        split=split,
+        images=images,
+        labels=images.targets,
+        losses=F.cross_entropy(logits, images.targets, reduction="none"),
+        probabilities=logits.softmax(1),
+        threshold=predictor.threshold,
+        names=data.image_names(split),
     )
+
+
+def _check_class_names(names: list[str], known: list[str]) -> None:
+    given, expected = some_names(names), some_names(known)
+    if len(names) != len(known):
+        raise ValueError(
+            f"the data has {len(names)} classes ({given}), the checkpoint {len(known)} ({expected}): evaluate it on "
+            "data of the same classes"
+        )
+    if names != known and set(names) == set(known):
+        raise ValueError(
+            f"the data's classes ({given}) come in another order than the checkpoint's ({expected}): positive=NAME "
+            "puts the class to be detected last"
+        )
+    if names != known:
+        log.warning(
+            "the data's classes (%s) have other names than the checkpoint's (%s): they are compared by their number",
+            given,
+            expected,
+        )

@@ -1,77 +1,83 @@
-"""Evaluates a predictor on a split: metrics, predictions and the tables and figures made of them."""
+"""What an evaluation leaves behind: tables, figures, and the metrics in the terminal."""
 
 from matplotlib.figure import Figure
 from rich import get_console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from imgclf.evaluation.evaluate import Evaluation
-from imgclf.evaluation.grad_cam import explanations
+from imgclf.evaluation.explanations import plot_explanations
+from imgclf.evaluation.intervals import bootstrap_intervals
+from imgclf.evaluation.predictions_csv import write_predictions
 from imgclf.figures.classification import plot_confusion_matrix, plot_mistakes, plot_precision_recall, plot_roc
 from imgclf.figures.dataset import plot_samples
 from imgclf.figures.style import encode_png, render
-from imgclf.inference.predictor import Prediction, Predictor
+from imgclf.inference.predictor import Predictor
 from imgclf.runs.run_dir import RunDir
 
-PREDICTION_COLUMNS = ["file", "label", "predicted", "class_name", "probability"]  # of predictions.csv
 
+def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predictor) -> dict[str, float]:
+    """Writes predictions.csv, the figures, intervals.json and metrics.json; prints the metrics and returns them.
 
-def report_evaluation(folder: RunDir, evaluation: Evaluation, predictor: Predictor) -> dict[str, float]:
-    """Writes predictions.csv, the figures, intervals.json and metrics.json of a split, prints and returns metrics."""
-    e, class_names = evaluation, predictor.class_names
-    rows = prediction_rows(e.names, e.labels.tolist(), predictor.to_predictions(e.probabilities))
-    folder.write_csv("predictions.csv", PREDICTION_COLUMNS, rows)
-    title = f"{e.split.capitalize()} images as the network sees them"
-    samples = {"samples": plot_samples(*e.images.examples(), class_names, title)}
-    for name, figure in {**samples, **result_figures(e, class_names), **explanations(e, predictor)}.items():
-        folder.write(f"figures/{name}.png", encode_png(render(figure)))
-    intervals = e.intervals()
-    folder.write_json("intervals.json", intervals)
-    folder.write_json("metrics.json", e.metrics)
+    Args:
+        run_dir: where to write.
+        evaluation: what ``evaluate`` returned for the predictor.
+        predictor: explains some images by ``grad_cam``.
+    """
+    class_names = predictor.class_names
+    predictions = predictor.to_predictions(evaluation.probabilities)
+    write_predictions(run_dir, evaluation.names, evaluation.labels.tolist(), predictions)
+    title = f"{evaluation.split.capitalize()} images as the network sees them"
+    images, labels = evaluation.images.examples()
+    figures = {"samples": plot_samples(images, labels, class_names, title), **result_figures(evaluation, class_names)}
+    if explanations := plot_explanations(evaluation, predictor):
+        figures["grad_cam"] = explanations
+    for name, figure in figures.items():
+        run_dir.write(f"figures/{name}.png", encode_png(render(figure)))
+    intervals = bootstrap_intervals(evaluation)
+    run_dir.write_json("intervals.json", intervals)
+    run_dir.write_json("metrics.json", evaluation.metrics)
+
     console = get_console()
-    results = Table(title=f"{e.split} ({len(e.labels):,} images)")
-    for column in ("metric", "value", "95% interval"):
-        results.add_column(column, justify="left" if column == "metric" else "right")
-    for name, value in e.metrics.items():
-        low, high = intervals[name]
-        results.add_row(name.removeprefix(f"{e.split}/"), f"{value:.4f}", f"{low:.4f} to {high:.4f}")
-    console.print(results)
-    if len(class_names) == 2:
-        console.print(
-            f"{escape(class_names[1])} is predicted from a probability of {e.threshold:.4f} on", highlight=False
-        )
-    console.print(
-        f"metrics.json, predictions.csv and figures are in {escape(str(folder.path))}", highlight=False, soft_wrap=True
-    )
-    return e.metrics
+    console.print(_table(evaluation, intervals))
+    if evaluation.num_classes == 2:
+        rule = f"{class_names[1]} is predicted from a probability of {evaluation.threshold:.4f} on"
+        console.print(escape(rule), highlight=False)
+    written = f"metrics.json, predictions.csv and figures are in {run_dir.path}"
+    console.print(escape(written), highlight=False, soft_wrap=True)
+    return evaluation.metrics
 
 
 def result_figures(evaluation: Evaluation, class_names: list[str]) -> dict[str, Figure]:
-    """Name to figure: what a split's answers look like."""
-    e = evaluation
-    title = f"{e.split.capitalize()} accuracy {e.metrics[f'{e.split}/accuracy']:.4f}"
-    shown = {
-        "confusion_matrix": plot_confusion_matrix(e.confusion(), class_names, title),
-        "mistakes": plot_mistakes(e.images, e.labels, e.predicted, e.probabilities, class_names, title),
+    """The name to the figure, of the confusion matrix, the mistakes and, for two classes, the two curves.
+
+    Args:
+        evaluation: of any split.
+        class_names: in the order of the class indices.
+    """
+    split, metrics, labels = evaluation.split, evaluation.metrics, evaluation.labels
+    title = f"{split.capitalize()} accuracy {metrics[f'{split}/accuracy']:.4f}"
+    figures = {
+        "confusion_matrix": plot_confusion_matrix(evaluation.confusion_matrix(), class_names, title),
+        "mistakes": plot_mistakes(
+            evaluation.images, labels, evaluation.predicted, evaluation.probabilities, class_names, title
+        ),
     }
-    if len(class_names) == 2:
-        answers = e.labels, e.probabilities[:, 1], e.threshold
-        name = f"{e.split.capitalize()}, {class_names[1]}"
-        shown["roc"] = plot_roc(*answers, f"{name}: ROC, area {e.metrics[f'{e.split}/auroc']:.4f}")
-        area = e.metrics[f"{e.split}/average_precision"]
-        shown["precision_recall"] = plot_precision_recall(*answers, f"{name}: average precision {area:.4f}")
-    return shown
+    if evaluation.num_classes == 2:
+        scores, threshold = evaluation.probabilities[:, 1], evaluation.threshold
+        title = f"{split.capitalize()}, {class_names[1]}"
+        area, precision = metrics[f"{split}/auroc"], metrics[f"{split}/average_precision"]
+        figures["roc"] = plot_roc(labels, scores, threshold, f"{title}: ROC, area {area:.4f}")
+        figures["precision_recall"] = plot_precision_recall(
+            labels, scores, threshold, f"{title}: average precision {precision:.4f}"
+        )
+    return figures
 
 
-def prediction_rows(files: list[str], labels: list[int | str], answers: list[Prediction]) -> list[dict]:
-    """The rows of predictions.csv: an empty label where it is unknown; no class where no single digit was found."""
-    return [
-        {
-            "file": file,
-            "label": label,
-            "predicted": "" if answer.predicted is None else answer.predicted,
-            "class_name": answer.class_name,
-            "probability": "" if answer.probability is None else f"{answer.probability:.6f}",
-        }
-        for file, label, answer in zip(files, labels, answers, strict=True)
-    ]
+def _table(evaluation: Evaluation, intervals: dict[str, tuple[float, float]]) -> Table:
+    title = f"{evaluation.split} ({len(evaluation.labels):,} images)"
+    table = Table("metric", Column("value", justify="right"), Column("95% interval", justify="right"), title=title)
+    for name, value in evaluation.metrics.items():
+        low, high = intervals[name]
+        table.add_row(name.partition("/")[2], f"{value:.4f}", f"{low:.4f} to {high:.4f}")
+    return table

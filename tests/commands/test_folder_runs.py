@@ -194,7 +194,7 @@ def test_a_folder_s_drawn_test_images_are_not_drawn_anew(train, script, tmp_path
         ("data.test_fraction=0.5",),
     ):
         assert "the test images may be among those that" in script("evaluate.py", ckpt, *options).error
-    assert "leave data= out" in script("evaluate.py", ckpt, *folder, grouped, "split=val").error
+    assert "split=val" in script("evaluate.py", ckpt, *folder, grouped, "split=val").error
     for number, options in enumerate(((*folder, grouped), ("data.split_seed=5",))):  # the test part is always the same
         assert script("evaluate.py", ckpt, *options, f"hydra.run.dir={number}").code == 0
         assert {row["file"] for row in rows(tmp_path / str(number))} == {row["file"] for row in rows(tmp_path / "0")}

@@ -4,16 +4,20 @@ import torch
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
+    balanced_accuracy_score,
     cohen_kappa_score,
     f1_score,
     log_loss,
+    matthews_corrcoef,
     precision_score,
     recall_score,
     roc_auc_score,
 )
 
-from imgclf.core.metrics import EpochMetrics, decide, youden_threshold
-from imgclf.core.names import BINARY_METRICS, METRICS
+from imgclf.core.metrics import EpochMetrics, classification_metrics, decide, youden_threshold
+from imgclf.core.names import BINARY_METRICS, METRIC_TABLE, METRICS, OBJECTIVES, Metric
+from imgclf.evaluation.evaluate import Evaluation
+from imgclf.evaluation.intervals import bootstrap_intervals
 
 
 @pytest.mark.parametrize("classes", [2, 5, 10])
@@ -105,3 +109,53 @@ def test_youden_s_threshold_is_the_best_of_all():
     best = max(youden(threshold) for threshold in scores)
     assert youden(youden_threshold(scores, labels)) == pytest.approx(best)
     assert youden_threshold(torch.full((4,), 0.7), torch.tensor([0, 1, 0, 1])) == 0.5
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (Metric("multiclass_matthews_corrcoef"), matthews_corrcoef),
+        (Metric("multiclass_accuracy", {"average": "macro"}), balanced_accuracy_score),
+    ],
+)
+def test_one_entry_adds_a_metric_everywhere(classes, entry, expected, monkeypatch):
+    monkeypatch.setitem(METRIC_TABLE, "added", entry)
+    labels = torch.arange(100) % classes
+    probabilities = (torch.randn(100, classes) + torch.eye(classes)[labels]).softmax(1)
+    metrics = EpochMetrics("val", classes)
+    metrics.update(torch.ones(100), probabilities, labels)
+    evaluation = Evaluation("val", None, labels, torch.ones(100), probabilities, 0.5, [])
+    value = expected(labels, decide(probabilities))
+    assert float(metrics.compute()["val/added"]) == pytest.approx(value, rel=1e-5)
+    assert evaluation.metrics["val/added"] == pytest.approx(value, rel=1e-5)
+    low, high = bootstrap_intervals(evaluation, resamples=200)["val/added"]
+    assert low < value < high
+
+
+def test_names_follow_from_the_table():
+    assert ("loss", *METRIC_TABLE) == METRICS + BINARY_METRICS
+    assert tuple(f"val/{name}" for name in METRICS + BINARY_METRICS) == OBJECTIVES
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_single_class_has_kappa_0_and_classes_that_never_occur_do_not_count(classes):
+    everything = torch.ones(5, dtype=torch.long)
+    values = classification_metrics(everything, everything, classes, torch.ones(5))
+    assert float(values["kappa"]) == 0
+    for name in ("accuracy", "precision", "recall", "f1"):
+        assert float(values[name]) == 1, name
+    values = classification_metrics(everything, 1 - everything, classes, torch.ones(5))
+    for name in ("accuracy", "precision", "recall", "f1", "kappa"):
+        assert float(values[name]) == 0, name  # 0/0 counts 0
+
+
+def test_the_confusion_matrix_is_of_the_last_epoch():
+    metrics = EpochMetrics("val", 3)
+    assert metrics.confusion_matrix is None
+    for labels in ([0, 1, 2, 2], [2, 2]):
+        probabilities = torch.eye(3)[[0, 0, 2, 1][: len(labels)]]
+        metrics.update(torch.ones(len(labels)), probabilities, torch.tensor(labels))
+        metrics.compute()
+    assert metrics.confusion_matrix.tolist() == [[0, 0, 0], [0, 0, 0], [2, 0, 0]]
+    assert metrics.last_scores_and_labels is None

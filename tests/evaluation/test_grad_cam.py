@@ -4,7 +4,8 @@ from torch import nn
 
 from imgclf.data.datasets import ImageDataset
 from imgclf.evaluation.evaluate import Evaluation
-from imgclf.evaluation.grad_cam import explanations, grad_cam
+from imgclf.evaluation.explanations import plot_explanations
+from imgclf.evaluation.grad_cam import grad_cam
 from imgclf.inference.predictor import Predictor
 from imgclf.models.classifier import Classifier
 from imgclf.models.cnn import CNN
@@ -60,7 +61,7 @@ def evaluation(classes: int, count: int = 30) -> Evaluation:
 def test_the_figure_has_a_row_for_each_outcome():
     torch.manual_seed(1)
     e = evaluation(2)
-    (figure,) = explanations(e, predictor(Bright())).values()
+    figure = plot_explanations(e, predictor(Bright()))
     assert [ax.get_title(loc="left") for ax in figure.axes] == [
         "light found",
         "light missed",
@@ -72,9 +73,9 @@ def test_the_figure_has_a_row_for_each_outcome():
     allowed = {f"light {100 * float(e.probabilities[i, 1]):.0f}%" for i in missed}
     assert captions
     assert set(captions) <= allowed
-    figure = explanations(evaluation(5), predictor(CNN((1, 16, 16), 5, channels=[4]), "abcde"))["grad_cam"]
+    figure = plot_explanations(evaluation(5), predictor(CNN((1, 16, 16), 5, channels=[4]), "abcde"))
     assert {ax.get_title(loc="left") for ax in figure.axes} == {"right", "wrong"}
 
 
 def test_a_network_without_a_spatial_layer_gets_no_figure():
-    assert explanations(evaluation(2), predictor(MLP((1, 16, 16), 1))) == {}
+    assert plot_explanations(evaluation(2), predictor(MLP((1, 16, 16), 1))) is None

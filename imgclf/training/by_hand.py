@@ -1,0 +1,110 @@
+"""Training and evaluation without any framework, on images held in memory: what the benchmark compares with."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from torchvision.datasets import MNIST
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from imgclf.checkpoints.metadata import network_classes
+from imgclf.core.device import choose_precision
+from imgclf.transforms.variations import Variation
+
+
+class Stopwatch:
+    """Adds up seconds by phase, the device's work included.
+
+    Attributes:
+        seconds: the name of a phase to its seconds so far.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.device, self.last = device, time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Ends a phase, which began where the one before ended."""
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).synchronize()
+        now = time.perf_counter()
+        self.seconds[phase] += now - self.last
+        self.last = now
+
+
+class ByHand:
+    """A recipe's training loop: random images lie on the device, and a batch is one indexing operation.
+
+    Args:
+        config: the recipe's resolved configuration.
+        device: where to train.
+        size: how many images.
+        variation: turns clean images into noisy ones in every batch.
+    """
+
+    PHASES = ("data", "variation", "forward", "backward", "optimizer")
+
+    def __init__(
+        self, config: dict[str, Any], device: torch.device, size: int, variation: Variation | None = None
+    ) -> None:
+        layout = {"image_shape": [1, 28, 28], "num_classes": 10, "_convert_": "all"}
+        network = instantiate(config["model"], **layout, _execution_whitelist_=network_classes())
+        self.network = network.to(device, memory_format=torch.channels_last)
+        factory = instantiate(config["optimizer"], _convert_="all", _execution_whitelist_=("torch.optim.*",))
+        self.optimizer = factory(network.parameters())
+        self.loss = nn.CrossEntropyLoss(label_smoothing=config["loss"]["label_smoothing"])
+        self.mixed = choose_precision(config["trainer"]["precision"], device) == "bf16-mixed"
+        self.batch_size, self.device, self.variation = config["data"]["batch_size"], device, variation
+        self.images = torch.randint(0, 256, (size, 1, 28, 28), dtype=torch.uint8, device=device)
+        self.labels = torch.randint(0, 10, (size,), device=device)
+        self.generator = torch.Generator(device).manual_seed(0)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch's batches in random order: images, float in [0, 1], and labels."""
+        for rows in torch.randperm(len(self.images), device=self.device).split(self.batch_size):
+            yield self.images[rows].float().div_(255), self.labels[rows]
+
+    def epoch(self, watch: Stopwatch | None = None, batches: Iterable[tuple[Tensor, Tensor]] | None = None) -> float:
+        """Trains for an epoch, on ``batches`` instead of its own if they are given. Returns images per second."""
+        lap = watch.lap if watch else lambda phase: None
+        total, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        seen, start = 0, time.perf_counter()
+        for images, labels in batches or self.batches():
+            images, labels, seen = images.to(self.device), labels.to(self.device), seen + len(labels)
+            lap("data")
+            if self.variation:
+                images = self.variation(images, self.generator)
+            lap("variation")
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+                logits = self.network((images - 0.13) / 0.31)
+            loss = self.loss(logits.float(), labels)
+            lap("forward")
+            self.optimizer.zero_grad()
+            loss.backward()
+            lap("backward")
+            self.optimizer.step()
+            total, correct = total + loss.detach(), correct + (logits.argmax(1) == labels).sum()
+            lap("optimizer")
+        _ = float(total), float(correct)  # waits for the device
+        return seen / (time.perf_counter() - start)
+
+
+def image_by_image(data_dir: Path, batch_size: int) -> DataLoader:
+    """6,000 images of MNIST, read as most templates do (pytorch/examples, lightning-hydra-template): torchvision's
+    transforms are called for every image.
+    """
+    images = MNIST(str(data_dir), transform=Compose([ToTensor(), Normalize((0.1307,), (0.3081,))]))
+    return DataLoader(Subset(images, range(min(len(images), 6000))), batch_size, shuffle=True)
+
+
+@torch.inference_mode()
+def evaluate_by_hand(network: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> float:
+    """The accuracy of a network on uint8 images (N, C, H, W), which it sees in batches of 1,000."""
+    answers = [network(chunk.to(device).float().div_(255)).softmax(1).cpu() for chunk in images.split(1000)]
+    return float((torch.cat(answers).argmax(1) == labels).float().mean())

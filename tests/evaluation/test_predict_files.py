@@ -1,0 +1,104 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from imgclf.data.noisy import NoisyImages
+from imgclf.evaluation.known_labels import known_labels
+
+
+def test_predict_images(run, script, tmp_path):
+    images = NoisyImages(base="digits", variation="rot").eval_dataset("test")[:5][0]
+    folder = tmp_path / "pictures of digits"
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).save(folder / f"{i}.png")
+    (folder / "broken.png").write_text("no picture")
+    ckpt = f"ckpt={run}/checkpoints/best.ckpt"
+    result = script("evaluate.py", ckpt, f"images='{folder}'", "hydra.run.dir=predicted")
+    assert result.code == 0, result.err
+    assert "broken.png" in result.out
+    with (tmp_path / "predicted" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [str(folder / f"{i}.png") for i in range(5)]
+    assert [row["label"] for row in rows] == [""] * 5
+
+    for pattern, message in (
+        (f"{folder}/*.gif", "no image"),
+        (f"{folder}/broken.png", "none of 1 files is a readable image"),
+        ("nowhere", "no image"),
+    ):
+        assert message in script("evaluate.py", ckpt, f"images='{pattern}'").error
+
+
+@pytest.mark.parametrize("layout", ["labels.csv", "folders"])
+def test_labels_beside_images_give_an_accuracy_and_a_confusion_matrix(layout, run, script, tmp_path):
+    images, labels = NoisyImages(base="digits", variation="basic").eval_dataset("test")[:12]
+    folder = tmp_path / "photos"
+    rows = ["file,label"]
+    for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        name = f"{label}/{i:02}.png" if layout == "folders" else f"scans/{i:02}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(folder / name)
+        rows.append(f"{name},{label}")
+    if layout == "labels.csv":
+        (folder / "labels.csv").write_text("\n".join(rows[:-2]) + "\n")  # of two the label is unknown
+    Image.new("L", (200, 200), 255).save(folder / "blank.png")
+    known = 12 if layout == "folders" else 10
+    result = script("evaluate.py", f"ckpt={run}/checkpoints/best.ckpt", f"images={folder}", "hydra.run.dir=predicted")
+    assert result.code == 0, result.err
+    with (tmp_path / "predicted" / "predictions.csv").open() as file:
+        answers = {Path(row["file"]).name: row for row in csv.DictReader(file)}
+    blank = answers.pop("blank.png")
+    assert (blank["label"], blank["predicted"], blank["class_name"], blank["probability"]) == (
+        "",
+        "",
+        "no ink found",
+        "",
+    )
+    labelled = [row for row in answers.values() if row["label"]]
+    assert len(labelled) == known
+    right = sum(row["label"] == row["predicted"] for row in labelled)
+    assert json.loads((tmp_path / "predicted" / "metrics.json").read_text()) == {
+        "images/count": 13,
+        "images/labelled": known,
+        "images/accuracy": pytest.approx(right / known),
+    }
+    assert f"accuracy on {known} labelled images" in result.out
+    left = {path.stem for path in (tmp_path / "predicted" / "figures").iterdir()}
+    assert left == {"predictions", "confusion_matrix"}
+
+
+def test_labels_that_are_not_used_are_told(tmp_path, caplog):
+    files = [tmp_path / "scans" / "a.png", tmp_path / "scans" / "b.png"]
+    for listed, told in (
+        ("scans/a.png,7\nscans/b.png,8", None),
+        ("elsewhere/a.png,7", "labels.csv: names none of these images (a file is named as seen from its folder)"),
+        ("scans/a.png,7\nscans/b.png,seven", "labels.csv: seven is none of the classes (0, 1, 2, 3, 4, ...)"),
+    ):
+        (tmp_path / "labels.csv").write_text(f"file,label\n{listed}\n")
+        caplog.clear()
+        found = known_labels(files, [str(digit) for digit in range(10)])
+        assert found[0] == (None if "none of these" in str(told) else 7)
+        assert (told in caplog.text) if told else not caplog.text
+
+
+def test_photographs_are_for_networks_of_digits(run, train, script, tiny_data, tmp_path):
+    Image.new("RGB", (60, 60), "white").save(tmp_path / "a.png")
+    ckpt = f"ckpt={run}/checkpoints/best.ckpt"
+    assert (
+        "images_as=scan: choose one of auto, photo, mnist"
+        in script("evaluate.py", ckpt, "images=a.png", "images_as=scan").error
+    )
+    assert (
+        train("data=fashion_mnist", "data.batch_size=50", "model=mlp", "model.hidden=[8]", "hydra.run.dir=shoes").code
+        == 0
+    )
+    ckpt = f"ckpt={tmp_path}/shoes/checkpoints/best.ckpt"
+    assert (
+        "images_as=photo is for networks of the ten digits"
+        in script("evaluate.py", ckpt, "images=a.png", "images_as=photo").error
+    )
+    assert script("evaluate.py", ckpt, "images=a.png", "hydra.run.dir=seen").code == 0
