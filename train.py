@@ -1,7 +1,6 @@
 """Trains a classifier: python train.py [data=... model=... option=value ...]; see README.md and --help."""
 
 import sys
-from itertools import chain
 from pathlib import Path
 
 import hydra
@@ -10,7 +9,6 @@ from omegaconf import DictConfig
 from imgclf import cli
 from imgclf.sweeps.sweepers import register
 from imgclf.training.distributed import Processes, check_devices
-from imgclf.training.fit import layout, report, supplied, train, unfused
 from imgclf.training.launch import as_started, launch, must_launch
 
 
@@ -49,23 +47,24 @@ def main(cfg: DictConfig) -> float | None:
 
     import lightning.pytorch as pl  # seconds, which a wrong option need not wait for
 
-    from imgclf.checkpoints.files import AtomicCheckpointIO
-    from imgclf.core.device import choose_device, choose_precision, shorten_steps
+    from imgclf.core.device import choose_device, shorten_steps
     from imgclf.models.classifier import OPTIONS, Classifier, num_logits
-    from imgclf.training.history import History
-    from imgclf.training.interruption import Interruption
+    from imgclf.training.callbacks import callback_arguments
+    from imgclf.training.finish import evaluate_best, print_summary
+    from imgclf.training.fit import fit
+    from imgclf.training.trainer import optimizer_arguments, trainer_arguments
 
     device = choose_device(cfg.trainer.accelerator, "trainer.accelerator")
     check_devices(config["trainer"]["devices"], device)
     if must_launch(config["trainer"]):
-        launch(__file__, config["trainer"]["devices"])
+        launch(__file__, config["trainer"]["devices"], cli.tracebacks)
         return own.metrics()[cfg.objective]
     shorten_steps(device)
     with Processes(config["trainer"], device, own.path) as processes, processes.claim(own) as folder:
         folder.check_same_options(config)
         if processes.broadcast(folder.finished(config)):
             if processes.rank == 0 and alone:
-                report(folder, folder.metrics(), [*repeats, *job.overrides.task])
+                print_summary(folder, folder.metrics(), [*repeats, *job.overrides.task])
             return folder.metrics()[cfg.objective]
         pl.seed_everything(cfg.seed, verbose=False)
         data = instantiate(cfg.data, augmentation=instantiate(cfg.augmentation), _convert_="all")
@@ -79,7 +78,7 @@ def main(cfg: DictConfig) -> float | None:
             network,
             data.class_names,
             *data.mean_and_std(),
-            optimizer=instantiate(cfg.optimizer, **unfused(config), _convert_="all"),
+            optimizer=instantiate(cfg.optimizer, **optimizer_arguments(config), _convert_="all"),
             scheduler=instantiate(cfg.scheduler.factory, _convert_="all"),
             scheduler_interval=cfg.scheduler.interval,
             scheduler_monitor=cfg.scheduler.monitor,
@@ -87,28 +86,21 @@ def main(cfg: DictConfig) -> float | None:
             seed=cfg.seed,
             **common,
         )
-        history = History(lambda rows: folder.write_csv("metrics.csv", list(dict.fromkeys(chain(*rows))), rows))
         callbacks = [
-            instantiate(options, **supplied(options, folder, mode))
+            instantiate(options, **callback_arguments(options, folder, mode))
             for name, options in cfg.callbacks.items()
             if options and cfg.trainer.get(f"enable_{name}", True) and (alone or name != "model_summary")
         ]
+        loggers = [instantiate(options, save_dir=str(folder.path)) for options in cfg.logger.values() if options]
         trainer = instantiate(
-            cfg.trainer,
-            **layout(config),
-            precision=choose_precision(cfg.trainer.precision, device, network),
-            callbacks=[history, *callbacks, Interruption(folder.last)],
-            logger=[instantiate(options, save_dir=str(folder.path)) for options in cfg.logger.values() if options],
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=str(folder.path),
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
+            cfg.trainer, **trainer_arguments(config, folder, device, network, callbacks, loggers), _convert_="all"
         )
-        metrics = train(folder, data, classifier, trainer, config, cfg.evaluate_on)
+        fit(folder, data, classifier, trainer, config)
+        metrics = evaluate_best(folder, data, trainer, config, cfg.evaluate_on)
         if metrics is None:
             return None
         if alone:  # jobs of a sweep are compared at its end
-            report(folder, metrics, [*repeats, *job.overrides.task])
+            print_summary(folder, metrics, [*repeats, *job.overrides.task])
         return metrics[cfg.objective]
 
 

@@ -96,7 +96,7 @@ def _note_given(error: Exception) -> None:
 
 def _settings(overrides: list[str]) -> list[str]:
     """The overrides that make a job what it is, in an order of their own."""
-    from imgclf.runs.run_dir import MAY_CHANGE
+    from imgclf.runs.resume import MAY_CHANGE
 
     return sorted(word for word in overrides if not f"{word.partition('=')[0]}.".startswith(MAY_CHANGE))
 
