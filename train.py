@@ -8,8 +8,9 @@ from omegaconf import DictConfig
 
 from imgclf import cli
 from imgclf.sweeps.sweepers import register
-from imgclf.training.distributed import Processes, check_devices
-from imgclf.training.launch import as_started, launch, must_launch
+from imgclf.training.cluster import as_started, check_devices, must_launch
+from imgclf.training.distributed import Processes
+from imgclf.training.launch import launch
 
 
 @hydra.main(

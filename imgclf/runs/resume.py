@@ -86,7 +86,7 @@ def find_checkpoint(run_dir: "RunDir", metadata: Mapping[str, Any], data: Any) -
     return None, 0
 
 
-def _check_same_run(file: Path, saved: Mapping[str, Any], now: Mapping[str, Any], data: Any) -> None:
+def _check_same_run(file: Path, saved: dict[str, Any], now: Mapping[str, Any], data: Any) -> None:
     # lazy: as above
     from imgclf.checkpoints.metadata import changed_splits
 

@@ -26,7 +26,11 @@ from imgclf.training.tensorboard import publish_figure, publish_results
 
 
 def evaluate_best(
-    run_dir: RunDir, data: ImageDataModule, trainer: pl.Trainer, config: Mapping[str, Any], splits: Sequence[str] = SPLITS
+    run_dir: RunDir,
+    data: ImageDataModule,
+    trainer: pl.Trainer,
+    config: Mapping[str, Any],
+    splits: Sequence[str] = SPLITS,
 ) -> dict[str, float] | None:
     """Evaluates best.ckpt, as evaluate.py does, and writes metrics.json, figures and TensorBoard's results.
 

@@ -50,7 +50,9 @@ def fit(
             checkpoint = trainer.strategy.broadcast(checkpoint)
             log.info("%s %s", "continuing" if checkpoint else "run folder", run_dir.path)
             warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # EpochMetrics gathers from all processes itself
-            warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # the sampler knows where to begin
+            warnings.filterwarnings(
+                "ignore", ".*your dataloader is not resumable.*"
+            )  # the sampler knows where to begin
             use_fast_loop(trainer)
             with signals_kept():
                 trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -27,7 +27,10 @@ NEEDED_OF_TRAINER = (
 )
 NEEDED_OF_LOOP = (
     *("batch_progress.increment_ready", "batch_progress.increment_completed", "batch_progress.is_last_batch"),
-    *("automatic_optimization.optim_progress.optimizer.step", "automatic_optimization.optim_progress.optimizer.zero_grad"),
+    *(
+        "automatic_optimization.optim_progress.optimizer.step",
+        "automatic_optimization.optim_progress.optimizer.zero_grad",
+    ),
     *("_num_ready_batches_reached", "update_lr_schedulers", "batch_idx", "restarting", "on_run_start", "advance"),
 )
 WITHIN_A_STEP = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")

@@ -56,7 +56,9 @@ class Dashboard(pl.Callback):
         step = trainer.global_step - 1  # that of the epoch's last batch: a checkpoint's own step comes after it
         title = f"validation, epoch {epoch}"
         figures = {
-            "val/confusion_matrix": plot_confusion_matrix(validated.confusion_matrix.cpu(), pl_module.class_names, title),
+            "val/confusion_matrix": plot_confusion_matrix(
+                validated.confusion_matrix.cpu(), pl_module.class_names, title
+            ),
             "curves": plot_learning_curves(History.of(trainer).rows),
         }
         for board in boards:
@@ -117,9 +119,7 @@ def _shown(options: Any) -> Any:
     if not isinstance(options, dict):
         return options
     values = {
-        name: _shown(value)
-        for name, value in options.items()
-        if name not in NO_HYPERPARAMETERS and value is not None
+        name: _shown(value) for name, value in options.items() if name not in NO_HYPERPARAMETERS and value is not None
     }
     target = values.pop("_target_", None)
     return {"class": target.rpartition(".")[2], **values} if target else values
