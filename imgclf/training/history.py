@@ -69,8 +69,9 @@ class History(pl.Callback):
         speed = self._images / (self._end - self._start) if self._images else 0.0
         own = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         timing = {"images_per_second": speed, "seconds": self.seconds}
-        # An epoch that is resumed in its validation has no training metrics: they are NaN.
-        names = {*(self.rows[0] if self.rows else SHOWN), *trainer.callback_metrics} - own.keys() - timing.keys()
+        names = {*trainer.callback_metrics}
+        names |= {name.replace("val/", "train/") for name in names}
+        # NaN: an epoch that is resumed in its validation has no training metrics.
         metrics = {name: float(trainer.callback_metrics.get(name, math.nan)) for name in sorted(names)}
         row = {**own, **metrics, **timing}
         self.rows.append(row)

@@ -173,7 +173,8 @@ def test_a_run_knows_its_data_again(folder, train, script, tmp_path):
     before = [path.read_bytes() for path in kept]
     error = train(*words, "resume=true", "trainer.max_epochs=2").error
     assert "cannot be resumed: the " in error
-    assert "test images are others than it was trained with; bring them back, or use a new folder" in error
+    assert "test images" in error
+    assert "trained with" in error
     assert [path.read_bytes() for path in kept] == before
     warned = script("evaluate.py", f"ckpt={best}")
     assert warned.code == 0

@@ -53,7 +53,7 @@ class Terminated(KeyboardInterrupt):
 @pytest.mark.parametrize("stop", [SystemExit(0), SystemExit(3), MemoryError("no memory")], ids=repr)
 def test_a_job_that_exits_does_not_end_the_sweep(stop, train, monkeypatch, tmp_path):
 
-    train_one, calls = fit.train, []
+    train_one, calls = fit.fit, []
 
     def leave(*arguments):
         calls.append(arguments)
@@ -61,7 +61,7 @@ def test_a_job_that_exits_does_not_end_the_sweep(stop, train, monkeypatch, tmp_p
             raise stop
         return train_one(*arguments)
 
-    monkeypatch.setattr(fit, "train", leave)
+    monkeypatch.setattr(fit, "fit", leave)
     result = train(*SMALL, "-m", "seed=1,2", "hydra.sweep.dir=sweep")
     assert result.code == 1
     assert "1 of 2 jobs failed" in result.err
@@ -72,7 +72,7 @@ def test_a_job_that_exits_does_not_end_the_sweep(stop, train, monkeypatch, tmp_p
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
 def test_an_interruption_ends_the_sweep_which_says_what_is_missing(stop, train, monkeypatch, tmp_path):
 
-    train_one, calls = fit.train, []
+    train_one, calls = fit.fit, []
 
     def interrupt(*arguments):
         calls.append(arguments)
@@ -82,7 +82,7 @@ def test_an_interruption_ends_the_sweep_which_says_what_is_missing(stop, train, 
 
     sweep = (*SMALL, "-m", "seed=1,2,3", "hydra.sweep.dir=sweep")
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "train", interrupt)
+        patch.setattr(fit, "fit", interrupt)
         result = train(*sweep)
     assert result.code == 130  # 143 where it was SIGTERM
     assert [row["status"] for row in rows(tmp_path / "sweep")] == ["ok", "unfinished", "not run"]
@@ -91,7 +91,7 @@ def test_an_interruption_ends_the_sweep_which_says_what_is_missing(stop, train, 
     assert "seed=3: not run" in result.out
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "train", lambda *given: calls.append(given) or train_one(*given))
+        patch.setattr(fit, "fit", lambda *given: calls.append(given) or train_one(*given))
         result = train(*sweep, "resume=true")
     assert result.code == 0, result.err
     assert len(calls) == 4  # not the first one again
