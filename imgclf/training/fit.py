@@ -4,6 +4,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -65,8 +66,8 @@ def fit(
 
 def _prepare(
     run_dir: RunDir, data: ImageDataModule, classifier: Classifier, trainer: pl.Trainer, config: Mapping[str, Any]
-) -> Any:
-    """Describes the run in its folder; returns the checkpoint to go on from, or None."""
+) -> Path | None:
+    """Describes the run in its folder; returns the checkpoint to go on from, or None for a new run."""
     checkpoint, step = find_checkpoint(run_dir, build_metadata(classifier, data), data)
     run_dir.metrics_file.unlink(missing_ok=True)  # that of a shorter run, which is being continued
     run_dir.write_config(config, str(trainer.strategy.root_device), resumed=checkpoint is not None)
