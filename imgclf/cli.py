@@ -91,6 +91,8 @@ def _job(main: Callable[[Any], Any], cfg: Any) -> Any:
 
 def _lasting(overrides: Sequence[str]) -> list[str]:
     """The overrides that make a job what it is, in an order of their own."""
+    from imgclf.runs.resume import MAY_CHANGE
+
     return sorted(word for word in overrides if not f"{word.partition('=')[0]}.".startswith(MAY_CHANGE))
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from imgclf.checkpoints.metadata import build_metadata
 from imgclf.core import rng
 from imgclf.core.metrics import EpochMetrics, decide, youden_threshold
 from imgclf.models.network import Network
@@ -127,8 +126,6 @@ class Classifier(pl.LightningModule):
         return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
 
     def on_fit_start(self) -> None:
-        # What cannot be described fails now, not at the first checkpoint.
-        build_metadata(self, self.trainer.datamodule)  # pyrefly: ignore[missing-attribute]
         if self.compile_mode:
             self.network.compile(mode=self.compile_mode)
 
@@ -223,7 +220,6 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["imgclf"] = build_metadata(self, self.trainer.datamodule)  # pyrefly: ignore[missing-attribute]
         train = self._metrics["train"].state_dict()
         checkpoint["unfinished"] = {"pending": self._pending, "metrics": train, "trained": self._trained}
 

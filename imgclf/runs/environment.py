@@ -1,4 +1,4 @@
-"""The folder a run leaves behind: claimed by one run only, every file written whole."""
+"""What a run was made with: versions, git commit, device, seed and command."""
 
 import os
 import platform
@@ -11,13 +11,20 @@ from typing import Any
 
 from imgclf.core.names import VERSION
 
-PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "scikit-learn",
-            "scikit-image", "pillow")  # fmt: skip
+PACKAGES = (
+    *("torch", "torchvision", "lightning", "torchmetrics", "hydra-core"),
+    *("numpy", "scikit-learn", "scikit-image", "pillow"),
+)
 
 
 def environment(seed: int | None, device: str) -> dict[str, Any]:
-    """What is needed to repeat a run: versions, git commit, device, seed, threads and command."""
-    import torch
+    """What one needs to repeat a run, in plain types: versions, git commit, device, seed, threads and command.
+
+    Args:
+        seed: of the run; None for commands without one.
+        device: torch's name of it, such as "cpu" or "cuda:0".
+    """
+    import torch  # lazy: seconds
 
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -35,7 +42,7 @@ def environment(seed: int | None, device: str) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the code that runs, with "+changes" where the tree differs from it; None outside git."""
+    """The commit of the code that runs, with "+changes" where its files differ from it; None outside git."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

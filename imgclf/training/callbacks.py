@@ -1,6 +1,6 @@
-"""What happens around training: the progress bar, checkpoints, the record of every epoch, pictures of it."""
+"""Callbacks of Lightning's, adapted to a run folder: progress bar, checkpoints, early stopping, averaged weights."""
 
-import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +8,50 @@ import lightning.pytorch as pl
 from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 
+from imgclf.checkpoints.files import METADATA_KEY
+from imgclf.checkpoints.metadata import build_metadata
+from imgclf.core.validation import Positive, Rate, checked
 from imgclf.models.classifier import Classifier
+from imgclf.runs.run_dir import RunDir
 
-log = logging.getLogger(__name__)
+REFRESH_EVERY = 10  # steps; drawing the bar at every step would take as long as a small network's step
 
-REFRESH_EVERY = 10  # steps; drawing at every step would take a small network's time
+
+def callback_arguments(options: Mapping[str, Any], run_dir: RunDir, mode: str) -> dict[str, Any]:
+    """The arguments of a callback that its options leave to the run.
+
+    Args:
+        options: the callback's configuration, in which ``dirpath: null`` and ``mode: null`` are left to the run.
+        run_dir: where checkpoints go.
+        mode: "min" or "max", whichever is better for the objective.
+    """
+    known = {"dirpath": str(run_dir.best.parent), "mode": mode}
+    return {name: value for name, value in known.items() if name in options and options[name] is None}
+
+
+class CheckpointMetadata(pl.Callback):
+    """Puts into every checkpoint what one needs to rebuild the classifier and its preprocessing."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._metadata(trainer, pl_module)  # what cannot be described fails now, not at the first checkpoint
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        checkpoint[METADATA_KEY] = self._metadata(trainer, pl_module)
+
+    def _metadata(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        return build_metadata(pl_module, trainer.datamodule)  # pyrefly: ignore[missing-attribute]
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich bar with the classifier's live loss and accuracy."""
+    """Lightning's rich progress bar with the classifier's loss and accuracy of the last steps."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         if (batch_idx + 1) % REFRESH_EVERY == 0 or trainer.is_last_batch:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def _get_train_description(self, current_epoch: int) -> str:
-        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"  # Lightning counts from 0
+        # Private API: Lightning counts epochs from 0 and has no hook for the text. Without this method it would too.
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: Classifier) -> dict[str, float]:  # pyrefly: ignore[bad-override]
         validated = trainer.callback_metrics.get("val/accuracy")
@@ -31,7 +59,19 @@ class ProgressBar(RichProgressBar):
 
 
 class Checkpoints(ModelCheckpoint):
-    """Lightning's ModelCheckpoint for a run folder that may have been moved since the checkpoint was written."""
+    """Lightning's ModelCheckpoint for a run folder, which may have been moved since the checkpoint was written.
+
+    Args:
+        options: of ModelCheckpoint.
+
+    Raises:
+        ValueError: ``save_weights_only`` is on.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if self.save_weights_only:
+            raise ValueError("save_weights_only=True: leave it out, no run could be continued from such a checkpoint")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def here(path: str) -> str:
@@ -42,47 +82,45 @@ class Checkpoints(ModelCheckpoint):
         super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
-        # That an epoch's checkpoint is not due within it takes Lightning as long to find out as a batch to draw.
-        if self._every_n_train_steps or self._train_time_interval is not None:
+        # Private API: Lightning needs as long as it takes to draw a batch to find out that no checkpoint is due
+        # within an epoch. Where these two attributes are gone, it is asked at every step.
+        due = getattr(self, "_every_n_train_steps", 1), getattr(self, "_train_time_interval", None)
+        if any(due):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's, which forgets in a resumed run that it had stopped already."""
+    """Lightning's EarlyStopping, which also remembers in a resumed run that it had stopped already."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.should_stop = self.wait_count >= self.patience
 
 
 class EMA(EMAWeightAveraging):
-    """Lightning's exponential moving average of the weights, which is what is validated and saved.
+    """Lightning's exponential moving average of the weights; the averaged weights are validated and saved.
 
-    The threshold that validation chose belongs to the averaged weights as it is, not as an average of its own.
+    The threshold that validation chooses belongs to the averaged weights, and is not averaged itself.
 
     Args:
-        decay: share of the average that a step leaves as it is.
-        update_every_n_steps: from 1.
-        options: of Lightning's callback.
+        decay: share of the old average that a step keeps, in [0, 1).
+        update_every_n_steps: how many steps lie between two updates, from 1.
+        options: of Lightning's WeightAveraging.
 
     Raises:
-        ValueError: ``decay`` is not in [0, 1), or ``update_every_n_steps`` no whole number from 1 up.
+        ValueError: an argument out of range.
     """
 
-    def __init__(self, decay: float = 0.999, update_every_n_steps: int = 1, **options: Any) -> None:
-        if not isinstance(decay, int | float) or not 0 <= decay < 1:
-            raise ValueError(f"callbacks.ema.decay={decay}: give a share from 0 up to, not including, 1")
-        if not isinstance(update_every_n_steps, int) or update_every_n_steps < 1:
-            raise ValueError(
-                f"callbacks.ema.update_every_n_steps={update_every_n_steps}: give a whole number from 1 up"
-            )
+    @checked
+    def __init__(self, decay: Rate = 0.999, update_every_n_steps: Positive = 1, **options: Any) -> None:
         super().__init__(decay=decay, update_every_n_steps=update_every_n_steps, **options)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._average_model is not None:  # as outside fit
+        # Private API: WeightAveraging gives no other access to the averaged model, which is None outside of fit.
+        if self._average_model is not None:
             self._average_model.module.get_buffer("threshold").copy_(pl_module.get_buffer("threshold"))
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if trainer.validating:  # the two have changed places
-            names = "state_dict", "current_model_state"
-            checkpoint.update(zip(names, [checkpoint[name] for name in reversed(names)], strict=True))
+        if trainer.validating:  # the averaged weights and the current ones have changed places
+            averaged, current = checkpoint["current_model_state"], checkpoint["state_dict"]
+            checkpoint.update(state_dict=averaged, current_model_state=current)

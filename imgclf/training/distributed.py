@@ -1,6 +1,6 @@
-"""One run on several processes: how they find each other, agree, and end together; launch.py starts them.
+"""One run on several processes: how they find each other, agree, and end together. launch.py starts them.
 
-Nothing heavy is imported before it is needed: every command reads this file.
+Heavy imports stand inside functions: every command imports this file at its start.
 """
 
 import contextlib
@@ -10,11 +10,12 @@ import os
 import re
 import signal
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from imgclf.training.cluster import check_started, cluster_environment
 
 if TYPE_CHECKING:
     import torch
@@ -23,15 +24,16 @@ if TYPE_CHECKING:
     from imgclf.data.datamodule import ImageDataModule
     from imgclf.runs.run_dir import RunDir
 
-OURS = "imgclf-"  # how the run ids of processes begin that ``launch`` started
+OURS = "imgclf-"  # the beginning of the run id of processes that ``launch`` started
 LOST = 3  # exit code of a process that cannot go on because another one has ended
 JOINING = timedelta(minutes=5)  # how long processes wait for the last one to start
 CLOSING = 20  # seconds that processes get to end by themselves before they are killed
+# Of the messages of a RuntimeError that torch raises where another process has ended.
 BROKEN = re.compile(r"gloo|nccl|c10d|ProcessGroup|TCPStore|connection (was )?(closed|reset)|broken pipe", re.IGNORECASE)
 
 
 class Quiet(Exception):
-    """Ends this process without a word, with exit code ``code``: another process speaks for all."""
+    """Ends this process without a message, with exit code ``code``: another process speaks for all."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -39,21 +41,34 @@ class Quiet(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a process as Ctrl-C does, but with exit code 143."""
+    """SIGTERM. It ends a process as Ctrl-C does, but with exit code 143."""
 
 
 def terminate(number: int, frame: Any) -> None:
-    """A signal handler."""
+    """A signal handler that raises Terminated."""
     raise Terminated
 
 
+@contextlib.contextmanager
+def signals_kept() -> Iterator[None]:
+    """On leaving, signals have the handlers that they had before."""
+    names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+    before = {name: signal.getsignal(name) for name in names}
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # not the main thread, where nothing was changed
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+
 def started_by_us() -> bool:
-    """Whether ``launch`` started this process; then ``launch`` speaks to the user when it ends."""
+    """Whether ``launch`` started this process. Then ``launch`` tells the user how it ended."""
     return os.environ.get("TORCHELASTIC_RUN_ID", "").startswith(OURS)
 
 
 def report(line: str) -> str | int:
-    """What to ``sys.exit`` with to say ``line``: itself, or 1 after handing it to ``launch``, which will say it."""
+    """The argument of ``sys.exit`` that says ``line``: itself, or 1 after the line was handed to ``launch``."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not (started_by_us() and file):
         return line
@@ -62,54 +77,32 @@ def report(line: str) -> str | int:
 
 
 def end_with_parent() -> None:
-    """Has Linux kill this process when ``launch`` is killed, which then cannot do it."""
+    """Has Linux kill this process if ``launch`` is killed, which cannot end it then."""
     if started_by_us():
-        import ctypes
+        import ctypes  # lazy: of no use to other processes
 
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def continues(folder: Path) -> str:
-    """The end of a sentence, with what continues the run in ``folder``; empty if nothing of it was saved."""
-    if not (folder / "checkpoints" / "last.ckpt").exists():
-        return ""
-    from imgclf.core.text import shell_value
-
-    return f"; hydra.run.dir={shell_value(folder)} resume=true continues it"
-
-
-@contextlib.contextmanager
-def signals_kept() -> Iterator[None]:
-    """Undoes what is done to signal handlers, however it ends."""
-    names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
-    before = {name: signal.getsignal(name) for name in names}
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # another thread than the main one: nothing was changed
-            for name, handler in before.items():
-                signal.signal(name, handler)
-
-
 class Processes:
-    """The processes of this run, as a context manager; without effect where there is one only.
+    """The processes of this run, as a context manager; it does nothing where there is only one.
 
-    On entering, they find each other. From then on only the first speaks, and only the first to fail. On leaving,
-    their connection is closed.
+    On entering, the processes find each other. Within the context only the first one prints and logs, and of those that
+    fail only the first one to fail says so. On leaving, the connection is closed.
 
     Args:
-        trainer: ``devices``, processes on this machine, and ``num_nodes``, machines with as many.
-        device: what each of them computes on.
-        folder: this process's own, empty; not where the run goes, unless this is the first.
+        trainer: the Trainer's options ``devices`` (processes on this machine) and ``num_nodes`` (machines).
+        device: what each process computes on.
+        folder: the empty folder that Hydra made for this process; the run's own only if this is the first process.
 
     Attributes:
-        rank: this one's number, from 0.
-        world: how many there are.
+        rank: the number of this process, from 0.
+        world: how many processes there are.
 
     Raises:
-        ValueError: as many processes as asked for were not started, or there are fewer GPUs than processes.
-        ConnectionError: some did not come, or one has ended.
+        ValueError: another number of processes was started than the options ask for.
+        ConnectionError: a process did not come, or has ended.
     """
 
     def __init__(self, trainer: Mapping[str, Any], device: "torch.device", folder: Path) -> None:
@@ -121,108 +114,113 @@ class Processes:
 
     def __enter__(self) -> "Processes":
         environment = cluster_environment()
-        if environment is None or environment.world_size() == self._wanted == 1:
+        if (
+            environment is None
+            or environment.world_size() == self._trainer["devices"] * self._trainer["num_nodes"] == 1
+        ):
             return self
         self.rank, self._local_rank = environment.global_rank(), environment.local_rank()
         try:
-            self._check(environment)
+            check_started(environment, self._trainer)
             self._join(environment)
         except Exception as error:
-            if self.rank and self._store is None:
-                with contextlib.suppress(OSError):
-                    os.rmdir(self._folder)
-                time.sleep(CLOSING)  # so that the first can say it: torchrun ends all as soon as one has
-                raise Quiet(1) from error
-            raise
+            if self.rank == 0:
+                raise
+            with contextlib.suppress(OSError):
+                os.rmdir(self._folder)
+            time.sleep(CLOSING)  # so that the first process can say it: torchrun ends all as soon as one has ended
+            raise Quiet(1) from error
         if self.rank:
-            self._be_silent()
+            nowhere = self._silence.enter_context(open(os.devnull, "w"))
+            self._silence.enter_context(contextlib.redirect_stdout(nowhere))
+            self._silence.enter_context(contextlib.redirect_stderr(nowhere))
+            self._silence.callback(logging.disable, logging.root.manager.disable)
+            logging.disable(logging.CRITICAL)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self._silence.close()
         if error is None:
             close_process_group()
-            return
-        if self.world == 1:
-            return
-        # The connection is left to the end of the process: the others must not notice before all is said.
+        elif self.world > 1:
+            # The connection stays open until the process ends: the others must not notice before all is said.
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Replaces the error of a process that is not the one to speak; else returns, and the error is raised."""
         if isinstance(error, KeyboardInterrupt) and (self.rank or started_by_us()):
             raise Quiet(130) from error
         if not isinstance(error, Exception):
             return
-        broken = _is_broken(error)
-        if started_by_us():
-            if broken:
+        if started_by_us():  # ``launch`` knows which process failed first
+            if _is_broken(error):
                 raise Quiet(LOST) from error
             return
-        if not self._is_first_to_fail():
+        try:
+            first_to_fail = self._store is None or self._store.add("failed", 1) == 1
+        except RuntimeError:  # the process that keeps the count has ended itself
+            first_to_fail = True
+        if not first_to_fail:
             raise Quiet(1) from error
-        if broken:
+        if _is_broken(error):
+            from imgclf.runs.resume import hint_if_saved  # lazy: of no use to other commands
+
             raise ConnectionError(
-                f"another process of this run has ended, so it stopped{continues(self._folder)}"
+                f"another process of this run has ended, so it stopped{hint_if_saved(self._folder)}"
             ) from error
 
     def broadcast(self, value: Any) -> Any:
-        """The first process's value."""
+        """The value that the first process gives; the other processes may give anything."""
         if self.world == 1:
             return value
-        import torch
+        import torch  # lazy: seconds
 
         values = [value]
         torch.distributed.broadcast_object_list(values, device=torch.device("cpu"))
         return values[0]
 
     def prepare(self, data: "ImageDataModule") -> None:
-        """``data.prepare_data()`` on the first process; then on the first of every machine; then on the others."""
-        import torch
+        """Calls ``data.prepare_data()`` on the first process; then on the first of every machine; then on the others.
+
+        Lightning's hook of that name would come too late: the network needs the shape of the images.
+        """
+        import torch  # lazy: seconds
 
         turn = 0 if self.rank == 0 else 1 if self._local_rank == 0 else 2
         for now in range(3 if self.world > 1 else 1):
             if now == turn:
                 data.prepare_data()
             if self.world > 1:
-                torch.distributed.all_reduce(torch.zeros(1))  # a barrier that needs no GPU
+                torch.distributed.all_reduce(torch.zeros(1))  # a barrier that needs no GPU, unlike torch's own
 
-    @property
-    def _wanted(self) -> int:
-        return self._trainer["devices"] * self._trainer["num_nodes"]
-
-    def _check(self, environment: "ClusterEnvironment") -> None:
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-
-        devices, nodes, world = self._trainer["devices"], self._trainer["num_nodes"], environment.world_size()
-        torchrun = is_torchrun(environment)
-        if torchrun and HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise ValueError(
-                "torchrun starts one run, not a sweep: use python train.py -m ..., and every job starts its own"
-            )
-        here = os.environ.get("LOCAL_WORLD_SIZE" if torchrun else "SLURM_NTASKS_PER_NODE", str(devices))
-        if world != self._wanted or here != str(devices):
-            options = f"torchrun --nnodes={nodes} --nproc-per-node={devices}"
-            if not torchrun:
-                options = f"srun in a job of --nodes={nodes} --ntasks-per-node={devices}"
-            raise ValueError(
-                f"trainer.devices={devices} * trainer.num_nodes={nodes} is {self._wanted}, but the number of processes "
-                f"started is {world}, {here} of them here: set these options to what was started, or use {options}"
-            )
+    @contextlib.contextmanager
+    def claim(self, run_dir: "RunDir") -> Iterator["RunDir"]:
+        """The one folder of all processes: the first one enters it and writes there; the others only read."""
+        if self.rank == 0:
+            with run_dir:
+                self._folder = Path(self.broadcast(str(run_dir.path)))
+                yield run_dir
+            return
+        own, self._folder = run_dir.path, Path(self.broadcast(None))
+        with contextlib.suppress(OSError):
+            os.rmdir(own)  # the default folder that Hydra made for this process
+        yield type(run_dir)(self._folder)
 
     def _join(self, environment: "ClusterEnvironment") -> None:
-        import torch
+        import torch  # lazy: seconds
         from torch import distributed
 
-        address = f"tcp://{environment.main_address}:{environment.main_port}"
-        world = environment.world_size()
+        address, world = f"{environment.main_address}:{environment.main_port}", environment.world_size()
         try:
-            store, *_ = next(distributed.rendezvous(address, self.rank, world, timeout=JOINING))
+            store, *_ = next(distributed.rendezvous(f"tcp://{address}", self.rank, world, timeout=JOINING))
             store = distributed.PrefixStore("imgclf", store)
             store.set(f"here/{self.rank}", "")
             store.wait([f"here/{rank}" for rank in range(world)], JOINING)
         except (RuntimeError, OSError) as error:
-            minutes = JOINING.total_seconds() / 60
             raise ConnectionError(
-                f"{world} processes were to meet at {address.removeprefix('tcp://')}, and not all came within "
-                f"{minutes:.0f} minutes: start every one of them, and check that this address can be reached"
+                f"{world} processes were to meet at {address}, and not all came within "
+                f"{JOINING.total_seconds() / 60:.0f} minutes: start every one of them, and check that this address can "
+                "be reached"
             ) from error
         backend = "cpu:gloo,cuda:nccl" if self._device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=store, rank=self.rank, world_size=world)
@@ -230,78 +228,18 @@ class Processes:
             torch.cuda.set_device(self._local_rank)
         self.world, self._store = world, store
 
-    def _be_silent(self) -> None:
-        nowhere = self._silence.enter_context(open(os.devnull, "w"))  # noqa: SIM115
-        self._silence.enter_context(contextlib.redirect_stdout(nowhere))
-        self._silence.enter_context(contextlib.redirect_stderr(nowhere))
-        self._silence.callback(logging.disable, logging.root.manager.disable)
-        logging.disable(logging.CRITICAL)
-
-    def _is_first_to_fail(self) -> bool:
-        try:
-            return self._store is None or self._store.add("failed", 1) == 1
-        except RuntimeError:  # the process that keeps the count has ended itself
-            return True
-
-    @contextlib.contextmanager
-    def claim(self, folder: "RunDir") -> Iterator["RunDir"]:
-        """The one folder of all: the first process claims it; the others read there, and never write."""
-        if self.rank:
-            own, self._folder = folder.path, Path(self.broadcast(None))
-            with contextlib.suppress(OSError):
-                os.rmdir(own)  # Hydra's, where each process was given a default folder of its own
-            yield type(folder)(self._folder)
-            return
-        with folder:
-            self._folder = Path(self.broadcast(str(folder.path)))
-            yield folder
-
 
 def close_process_group() -> None:
-    """Closes this process's connection to the others, if there is one: from here on it is on its own."""
-    import torch
+    """Closes the connection to the other processes, if there is one: this process is on its own from here on."""
+    import torch  # lazy: seconds
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def check_devices(devices: int, device: "torch.device") -> None:
-    """Raises ValueError if this machine has fewer GPUs than ``devices``; a CPU serves any number of processes."""
-    import torch
-
-    if device.type == "cpu" or devices == 1:
-        return
-    count = torch.cuda.device_count() if device.type == "cuda" else 1
-    if devices > count:
-        raise ValueError(
-            f"trainer.devices={devices}: PyTorch sees {count} GPU{'s' * (count != 1)} here; use "
-            f"trainer.devices={count}, or trainer.accelerator=cpu"
-        )
-
-
-def cluster_environment() -> "ClusterEnvironment | None":
-    """Lightning's, of what started this process along with others: torchrun, SLURM, or nothing."""
-    from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where srun exists and was not used
-        kind = next((kind for kind in (TorchElasticEnvironment, SLURMEnvironment) if kind.detect()), None)
-        try:
-            return kind() if kind else None
-        except RuntimeError as error:  # SLURM options that leave open how many processes a machine gets
-            raise ValueError(" ".join(str(error).split())) from error
-
-
-def is_torchrun(environment: "ClusterEnvironment") -> bool:
-    """Whether that is torchrun's."""
-    from lightning.fabric.plugins.environments import TorchElasticEnvironment
-
-    return isinstance(environment, TorchElasticEnvironment)
-
-
 def _is_broken(error: BaseException) -> bool:
     """Whether it is what a process meets when another one has ended."""
-    import torch
+    import torch  # lazy: seconds
 
     if isinstance(error, torch.distributed.DistError):
         return True

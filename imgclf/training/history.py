@@ -1,76 +1,94 @@
-"""What happens around training: the progress bar, checkpoints, the record of every epoch, pictures of it."""
+"""The record of every epoch: metrics, learning rate and speed."""
 
+import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
 
-from imgclf.training.callbacks import log
+log = logging.getLogger(__name__)
+
+SHOWN = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")  # in the line that every epoch gets
 
 
 class History(pl.Callback):
-    """One row an epoch: metrics, learning rate and speed. Part of the checkpoint, so a resumed run continues it.
+    """Keeps one row an epoch. It is part of the checkpoint, so that a resumed run continues it.
 
     Args:
-        on_epoch: called with all rows so far once an epoch has been saved, to write them down; of several processes,
-            by the first only.
+        on_epoch: called by the first process with all rows so far, once the checkpoint of an epoch has been saved.
+
+    Attributes:
+        rows: one dict an epoch: "epoch" and "step" from 1, the metrics, "images_per_second" (0 where an epoch was
+            resumed for its validation only) and "seconds" so far.
+        seconds: time of training and validation, over all sessions.
     """
 
     def __init__(self, on_epoch: Callable[[list[dict[str, Any]]], object] = lambda rows: None) -> None:
         self.rows: list[dict[str, Any]] = []
-        self.seconds = 0.0  # of training and validation, over all sessions
-        self._mark = time.perf_counter()
+        self.seconds = 0.0
         self._on_epoch = on_epoch
+        self._counted_until = self._start = self._end = time.perf_counter()
+        self._images = 0
+
+    @staticmethod
+    def of(trainer: pl.Trainer) -> "History":
+        """The History among the trainer's callbacks."""
+        return next(callback for callback in trainer.callbacks if isinstance(callback, History))  # pyrefly: ignore[missing-attribute]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "seconds": self.seconds + time.perf_counter() - self._mark}
+        return {"rows": self.rows, "seconds": self.seconds + time.perf_counter() - self._counted_until}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.seconds = list(state_dict["rows"]), state_dict["seconds"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._mark = time.perf_counter()
+        self._counted_until = time.perf_counter()
+        self._begin_epoch()  # an epoch that is resumed gets no on_train_epoch_start
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer)
-        self._start = self._end = time.perf_counter()
-        self._images = 0
+        self._begin_epoch()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         for logger in trainer.loggers:
-            logger.save()  # what was logged before a checkpoint is not logged again by a run that resumes from it
-
-    def _write(self, trainer: pl.Trainer) -> None:
-        if self.rows and trainer.is_global_zero:
-            self._on_epoch(self.rows)
+            logger.save()  # a run that resumes from this checkpoint does not log again what was logged before it
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
-        self._images += len(batch[1]) * trainer.world_size  # processes have equal shares of a batch
-        self._end = time.perf_counter()  # the last one of the epoch stands: validation follows
+        self._images += len(batch[1]) * trainer.world_size  # every process has an equal share of the batch
+        self._end = time.perf_counter()  # that of the last batch counts: validation follows
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = time.perf_counter()
-        self.seconds += now - self._mark
-        self._mark = now
-        row = {
-            "epoch": trainer.current_epoch + 1,
-            "step": trainer.global_step,
-            **{name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
-            # None where the epoch was resumed for its validation only.
-            "images_per_second": self._images / (self._end - self._start) if self._images else 0.0,
-            "seconds": self.seconds,
-        }
+        self.seconds += now - self._counted_until
+        self._counted_until = now
+        speed = self._images / (self._end - self._start) if self._images else 0.0
+        own = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        timing = {"images_per_second": speed, "seconds": self.seconds}
+        names = {*trainer.callback_metrics}
+        names |= {name.replace("val/", "train/") for name in names}
+        # NaN: an epoch that is resumed in its validation has no training metrics.
+        metrics = {name: float(trainer.callback_metrics.get(name, math.nan)) for name in sorted(names)}
+        row = {**own, **metrics, **timing}
         self.rows.append(row)
         for logger in trainer.loggers:
-            logger.log_metrics({"images_per_second": row["images_per_second"]}, step=trainer.global_step - 1)
+            logger.log_metrics({"images_per_second": speed}, step=trainer.global_step - 1)
         log.info(
             "epoch %d/%s  loss %.4f val %.4f  accuracy %.4f val %.4f  %s img/s",
             row["epoch"],
             trainer.max_epochs,
-            *(row[f"{stage}/{name}"] for name in ("loss", "accuracy") for stage in ("train", "val")),
-            f"{row['images_per_second']:,.0f}",
+            *(row[name] for name in SHOWN),
+            f"{speed:,.0f}",
         )
+
+    def _begin_epoch(self) -> None:
+        self._start = self._end = time.perf_counter()
+        self._images = 0
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        if self.rows and trainer.is_global_zero:
+            self._on_epoch(self.rows)

@@ -1,4 +1,4 @@
-"""What happens around training: the progress bar, checkpoints, the record of every epoch, pictures of it."""
+"""Stops a run on Ctrl-C or a signal, with a checkpoint that it can be continued from."""
 
 import os
 import signal
@@ -14,16 +14,16 @@ from imgclf.training.distributed import Terminated, terminate
 
 
 class Interruption(pl.Callback):
-    """Ends a run on Ctrl-C, SIGTERM or SLURM's requeue signal (SIGUSR1) after the step it is in, saved as last.ckpt.
+    """Ends a run after the current step on Ctrl-C, SIGTERM or SLURM's requeue signal (SIGUSR1), saved as last.ckpt.
 
-    Within validation what is saved is the epoch before it. Asked again by Ctrl-C, the run ends at once. Signals that
-    something else handles already, such as submitit, are left alone.
+    A run that is stopped while it validates continues with that validation. A second Ctrl-C ends the run at once.
+    Signals that something else handles already, such as submitit, are left alone.
 
-    Several processes end at once, with the checkpoint of the last whole epoch: a signal need not have reached all of
-    them, and whoever waits for one that has gone hangs or aborts, as does the broadcast of Lightning's own handler.
+    Several processes end at once, and continue from the last whole epoch: the signal may not have reached all of them,
+    and a process that waits for one that has ended would hang.
 
     Args:
-        checkpoint: the file.
+        checkpoint: the file to save to.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -46,13 +46,14 @@ class Interruption(pl.Callback):
                 signal.signal(name, receive)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
-        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self._received and whole and not trainer.is_last_batch:  # after the last one comes validation
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self._received and stepped and not trainer.is_last_batch:  # validation follows the last one
             self._save_and_end(trainer)
 
     def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args, **kwargs) -> None:
         if self._received and trainer.state.fn == "fit":
-            # What tells a resumed run that it has to validate, and Lightning notes within a batch only.
+            # Private API: a resumed run validates again only if the checkpoint's counters say that validation had
+            # begun. Lightning sets them after this hook.
             progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
             progress.reset()
             progress.increment_ready()

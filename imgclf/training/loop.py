@@ -1,30 +1,66 @@
-"""Lightning's loop over the batches of an epoch, without what costs a small network more than its own arithmetic."""
+"""Lightning's loop over the batches of an epoch, without what takes a small network longer than its own arithmetic."""
 
+from operator import attrgetter
 from typing import Any
 
+import lightning
 import lightning.pytorch as pl
-from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.optim import LBFGS
 
 from imgclf.models.classifier import Classifier
 
+# Private API: the loop over batches has no public hook to replace it. A Lightning without these names trains by its own
+# loop (``use_fast_loop``).
+try:
+    from lightning.pytorch.loops.fetchers import _PrefetchDataFetcher
+    from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+except ImportError:
+    _PrefetchDataFetcher = _TrainingEpochLoop = object  # pyrefly: ignore[bad-assignment]
+
+WRITTEN_FOR = "2.6."  # versions of Lightning whose order of calls EpochLoop repeats
+# Private API: what EpochLoop uses of the trainer and of the loop that it replaces.
+NEEDED_OF_TRAINER = (
+    *("_logger_connector.on_batch_start", "_logger_connector.on_batch_end"),
+    *("_logger_connector.update_train_step_metrics", "fit_loop.epoch_loop"),
+)
+NEEDED_OF_LOOP = (
+    *("batch_progress.increment_ready", "batch_progress.increment_completed", "batch_progress.is_last_batch"),
+    *(
+        "automatic_optimization.optim_progress.optimizer.step",
+        "automatic_optimization.optim_progress.optimizer.zero_grad",
+    ),
+    *("_num_ready_batches_reached", "update_lr_schedulers", "batch_idx", "restarting", "on_run_start", "advance"),
+)
 WITHIN_A_STEP = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 
 
-class EpochLoop(_TrainingEpochLoop):
-    """Calls what the plain recipe needs of a step, in Lightning's order and with its counters.
+def use_fast_loop(trainer: pl.Trainer) -> None:
+    """Gives the trainer an EpochLoop, if the installed Lightning is one that it was written for.
 
-    Lightning asks 60 times a step whether there is a profiler, a scaler, something to accumulate, clip or call, which
-    takes it 1 ms and more: as long as a step of an MLP. Here that is asked once an epoch. Whatever is not plain (a
-    profiler, several processes, accumulated or clipped gradients, float16, callbacks within the step, the first batch
-    of a resumed run) is Lightning's own ``advance``; either way the numbers are the same, bit for bit.
+    Training ends with the same weights by either loop; Lightning's takes about 1 ms more a step.
+    """
+    if not lightning.__version__.startswith(WRITTEN_FOR) or _TrainingEpochLoop is object:
+        return
+    try:
+        attrgetter(*NEEDED_OF_TRAINER)(trainer)
+        attrgetter(*NEEDED_OF_LOOP)(trainer.fit_loop.epoch_loop)
+    except AttributeError:
+        return
+    trainer.fit_loop.epoch_loop = EpochLoop(trainer, trainer.min_steps, trainer.max_steps)
+
+
+class EpochLoop(_TrainingEpochLoop):  # pyrefly: ignore[invalid-inheritance]
+    """Calls what a plain recipe needs of a step, in Lightning's order and with its counters.
+
+    Lightning asks about 60 times a step whether there is a profiler, a scaler, or something to accumulate, clip or
+    call. That takes 1 ms and more, as long as a step of an MLP. This loop asks once an epoch. What is not plain is left
+    to Lightning's own ``advance``: a profiler, several processes, accumulated or clipped gradients, float16, callbacks
+    within the step, and the first batch of a resumed run. The numbers are the same, bit for bit.
     """
 
-    def on_run_start(self, data_fetcher: _DataFetcher) -> None:
+    def on_run_start(self, data_fetcher: Any) -> None:
         super().on_run_start(data_fetcher)
         trainer: Any = self.trainer  # Lightning leaves some of its attributes undeclared
         callbacks, precision = trainer.callbacks, trainer.precision_plugin
@@ -42,7 +78,7 @@ class EpochLoop(_TrainingEpochLoop):
         self._before = [callback for callback in callbacks if _overrides(callback, "on_train_batch_start")]
         self._after = [callback for callback in callbacks if _overrides(callback, "on_train_batch_end")]
 
-    def advance(self, data_fetcher: _DataFetcher) -> None:
+    def advance(self, data_fetcher: Any) -> None:
         if not self._plain or self.restarting:
             super().advance(data_fetcher)
             return
@@ -79,12 +115,14 @@ class EpochLoop(_TrainingEpochLoop):
         self.update_lr_schedulers("step", update_plateau_schedulers=False)
         if self._num_ready_batches_reached():
             self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
+        outputs = {"loss": loss.detach()}
         for callback in self._after:
-            callback.on_train_batch_end(trainer, module, {"loss": loss.detach()}, batch, index)
+            callback.on_train_batch_end(trainer, module, outputs, batch, index)
+        module.on_train_batch_end(outputs, batch, index)
         trainer._logger_connector.on_batch_end()
         progress.increment_completed()
         trainer._logger_connector.update_train_step_metrics()
 
 
 def _overrides(callback: pl.Callback, hook: str) -> bool:
-    return is_overridden(hook, callback, parent=pl.Callback)
+    return getattr(type(callback), hook) is not getattr(pl.Callback, hook)

@@ -1,12 +1,15 @@
-"""What happens around training: the progress bar, checkpoints, the record of every epoch, pictures of it."""
+"""What TensorBoard shows besides scalars: figures, curves, hyper-parameters with the results."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore[missing-module-attribute]
+from matplotlib.figure import Figure
 
+from imgclf.core.validation import Positive, checked
+from imgclf.evaluation.evaluate import Evaluation
 from imgclf.figures.classification import plot_confusion_matrix
 from imgclf.figures.learning_curves import plot_learning_curves
 from imgclf.figures.style import encode_png, render
@@ -14,89 +17,119 @@ from imgclf.models.classifier import Classifier
 from imgclf.runs.run_dir import RunDir
 from imgclf.training.history import History
 
-
-class Dashboard(pl.Callback):
-    """What TensorBoard shows besides scalars while a run goes on.
-
-    Curves, the confusion matrix on validation images and, of two classes, their precision-recall curve.
-
-    Args:
-        every_n_epochs: how often, from 1.
-        weights: histograms of the weights as well.
-
-    Raises:
-        ValueError: every_n_epochs is no whole number from 1 up.
-    """
-
-    def __init__(self, every_n_epochs: int = 5, weights: bool = False) -> None:
-        if not isinstance(every_n_epochs, int) or every_n_epochs < 1:
-            raise ValueError(f"callbacks.dashboard.every_n_epochs={every_n_epochs}: give a whole number from 1 up")
-        self.every_n_epochs, self.weights = every_n_epochs, weights
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Classifier) -> None:  # pyrefly: ignore[bad-override]
-        # Steps count from 0, as Lightning has it: a checkpoint's own step is the first that comes after it.
-        epoch, step, validated = trainer.current_epoch + 1, trainer.global_step - 1, pl_module.validated
-        boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if (
-            epoch % self.every_n_epochs
-            or not boards
-            or not trainer.is_global_zero
-            or validated.confusion_matrix is None
-        ):
-            return
-        rows = next(callback for callback in trainer.callbacks if isinstance(callback, History)).rows  # pyrefly: ignore[missing-attribute]
-        counts, names = validated.confusion_matrix.cpu(), pl_module.class_names
-        matrix = plot_confusion_matrix(counts, names, f"validation, epoch {epoch}")
-        drawn = {"val/confusion_matrix": matrix, "curves": plot_learning_curves(rows)}
-        for board in boards:
-            for name, figure in drawn.items():
-                board.add_image(name, render(figure), step, dataformats="HWC")
-            if validated.last_scores_and_labels:
-                scores, labels = validated.last_scores_and_labels
-                board.add_pr_curve("val/precision_recall", labels, scores, step)
-            for name, weight in pl_module.network.named_parameters() if self.weights else ():
-                board.add_histogram(f"weights/{name}", weight, step)
-
-
+HYPERPARAMETER_GROUPS = (
+    *("seed", "data", "model", "classifier", "loss"),
+    *("optimizer", "scheduler", "augmentation", "trainer"),
+)
+# Options that say where and how a run was made, not what was trained.
 NO_HYPERPARAMETERS = (
-    *("_partial_", "data_dir", "eval_batch_size", "num_workers", "accelerator", "devices", "num_nodes", "strategy"),
+    *("_partial_", "data_dir", "cache_dir", "eval_batch_size", "num_workers"),
+    *("accelerator", "devices", "num_nodes", "strategy"),
     *("log_every_n_steps", "profiler", "enable_progress_bar", "enable_model_summary"),
 )
 
 
-def _go_on_from(trainer: pl.Trainer, step: int) -> None:
-    """Tells TensorBoard to forget what earlier sessions logged from ``step`` on, which comes again."""
+class Dashboard(pl.Callback):
+    """Shows pictures in TensorBoard while a run goes on.
+
+    They are the learning curves, the confusion matrix of the validation images and, of two classes, their
+    precision-recall curve.
+
+    Args:
+        every_n_epochs: how many epochs lie between two pictures, from 1.
+        weights: whether to add histograms of the weights.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    @checked
+    def __init__(self, every_n_epochs: Positive = 5, weights: bool = False) -> None:
+        self.every_n_epochs, self.weights = every_n_epochs, weights
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Classifier) -> None:  # pyrefly: ignore[bad-override]
+        epoch, validated = trainer.current_epoch + 1, pl_module.validated
+        if epoch % self.every_n_epochs or validated.confusion_matrix is None or not trainer.is_global_zero:
+            return
+        boards = [logger.experiment for logger in tensorboard_loggers(trainer)]
+        if not boards:
+            return
+        step = trainer.global_step - 1  # that of the epoch's last batch: a checkpoint's own step comes after it
+        title = f"validation, epoch {epoch}"
+        figures = {
+            "val/confusion_matrix": plot_confusion_matrix(
+                validated.confusion_matrix.cpu(), pl_module.class_names, title
+            ),
+            "curves": plot_learning_curves(History.of(trainer).rows),
+        }
+        for board in boards:
+            for name, figure in figures.items():
+                board.add_image(name, render(figure), step, dataformats="HWC")
+            if validated.last_scores_and_labels:
+                scores, labels = validated.last_scores_and_labels
+                board.add_pr_curve("val/precision_recall", labels, scores, step)
+            if self.weights:
+                for name, weight in pl_module.network.named_parameters():
+                    board.add_histogram(f"weights/{name}", weight, step)
+
+
+def tensorboard_loggers(trainer: pl.Trainer) -> list[TensorBoardLogger]:
+    """The TensorBoard loggers among the trainer's."""
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def purge_from(trainer: pl.Trainer, step: int) -> None:
+    """Has TensorBoard forget what earlier sessions logged from ``step`` on, which a resumed run logs again.
+
+    It has no effect on a logger that has logged something already.
+    """
     for logger in tensorboard_loggers(trainer):
-        session = SessionLog(status=SessionLog.START)
-        logger.experiment.file_writer.add_event(Event(step=step, session_log=session))
+        # Private API: the step is known only after the logger was made, which passes these on to SummaryWriter.
+        logger._kwargs["purge_step"] = step
 
 
-def publish_figure(folder: RunDir, trainer: pl.Trainer, name: str, figure: Any) -> None:
-    """To figures/NAME.png and TensorBoard's images."""
+def publish_figure(run_dir: RunDir, trainer: pl.Trainer, name: str, figure: Figure) -> None:
+    """Writes a figure to figures/NAME.png and to TensorBoard's images."""
     pixels = render(figure)
-    folder.write(f"figures/{name}.png", encode_png(pixels))
+    run_dir.write(f"figures/{name}.png", encode_png(pixels))
     for logger in tensorboard_loggers(trainer):
         logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
 
 
-def tensorboard_loggers(trainer: pl.Trainer) -> list[TensorBoardLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+def publish_results(
+    trainer: pl.Trainer, evaluations: Mapping[str, Evaluation], metrics: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    """Writes the results of best.ckpt to TensorBoard: precision-recall curves, and hyper-parameters with metrics."""
+    for logger in tensorboard_loggers(trainer):
+        for split, evaluation in evaluations.items():
+            if evaluation.probabilities.shape[1] == 2:
+                labels, scores = evaluation.labels, evaluation.probabilities[:, 1]
+                logger.experiment.add_pr_curve(f"{split}/precision_recall", labels, scores, trainer.global_step)
+        results = {f"result/{name}": value for name, value in metrics.items() if value is not None}
+        logger.log_hyperparams(loggable_hyperparameters(config), results, trainer.global_step)
+        logger.finalize("success")
 
 
-def loggable_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
-    """The options that say what was trained: not where and how it was logged, nor what is off, so that few are left."""
-    on = {name: node for name, node in config["augmentation"].items() if isinstance(node, dict) and instantiate(node)}
+def loggable_hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that say what was trained; options that are null and augmentations that are off are left out."""
+    shown = {name: _shown(config[name]) for name in HYPERPARAMETER_GROUPS if name in config}
+    return {**shown, "augmentation": _strengths(shown["augmentation"])}
 
-    def shown(options: Any) -> Any:
-        if not isinstance(options, dict):
-            return options
-        values = {
-            name: shown(value)
-            for name, value in options.items()
-            if name not in NO_HYPERPARAMETERS and value is not None
-        }
-        target = values.pop("_target_", None)
-        return {"class": target.rpartition(".")[2], **values} if target else values
 
-    groups = ("seed", "data", "model", "optimizer", "scheduler", "augmentation", "trainer")
-    return {name: shown(on if name == "augmentation" else config[name]) for name in groups}
+def _shown(options: Any) -> Any:
+    if not isinstance(options, dict):
+        return options
+    values = {
+        name: _shown(value) for name, value in options.items() if name not in NO_HYPERPARAMETERS and value is not None
+    }
+    target = values.pop("_target_", None)
+    return {"class": target.rpartition(".")[2], **values} if target else values
+
+
+def _strengths(options: Any) -> Any:
+    """The augmentations that are on. An amount of 0 is off, and so is a crop of the whole image."""
+    if not isinstance(options, dict):
+        return options
+    values = {name: _strengths(value) for name, value in options.items() if name != "class"}
+    whole = {name for name in ("crop", "min_area") if values.get(name) == 1}
+    return {name: value for name, value in values.items() if value and name not in whole}

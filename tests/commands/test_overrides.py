@@ -87,13 +87,13 @@ def names():
 @pytest.fixture(autouse=True)
 def one_epoch(monkeypatch):
     """Runs that would be longer end after an epoch."""
-    train = fit.train
+    train = fit.fit
 
     def short(folder, data, classifier, trainer, *more):
         trainer.fit_loop.max_epochs = min(1, trainer.max_epochs)
         return train(folder, data, classifier, trainer, *more)
 
-    monkeypatch.setattr(fit, "train", short)
+    monkeypatch.setattr(fit, "fit", short)
 
 
 @pytest.fixture(autouse=True)

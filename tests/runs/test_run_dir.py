@@ -16,7 +16,7 @@ from imgclf import cli  # noqa: F401, which registers ${pid:}
 from imgclf.core.files import write_file
 from imgclf.runs.run_dir import RunDir
 from tests.conftest import PROJECT
-from tests.runs.test_resume import EPOCH_END, FAST, at_call
+from tests.runs.comparison import EPOCH_END, FAST, at_call
 
 FOLDER = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "train.yaml"))["hydra"]["run"]["dir"]
 

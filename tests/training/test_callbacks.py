@@ -1,3 +1,6 @@
+"""What callbacks leave behind: pictures in TensorBoard, averaged weights."""
+
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -44,6 +47,20 @@ def test_what_validation_counted_is_kept(train, tmp_path, monkeypatch):
 def test_a_dashboard_of_no_epoch_is_refused(train):
     error = train(*SMALL, "callbacks.dashboard.every_n_epochs=0", "hydra.run.dir=run").error
     assert "every_n_epochs=0: give a whole number from 1 up" in error
+
+
+@pytest.mark.parametrize(
+    "option", ["decay=1", "decay=-0.1", "decay=true", "update_every_n_steps=0", "update_every_n_steps=1.5"]
+)
+def test_an_average_that_cannot_be_is_refused(option, train):
+    name, _, value = option.partition("=")
+    error = train(*SMALL, "callbacks=ema", f"++callbacks.ema.{name}={value}", "hydra.run.dir=run").error
+    assert f"{name}={value.capitalize()}: give a" in error
+
+
+def test_a_checkpoint_without_what_resuming_needs_is_refused(train):
+    option = "+callbacks.last_checkpoint.save_weights_only=true"
+    assert "save_weights_only=True: leave it out" in train(*SMALL, option, "hydra.run.dir=run").error
 
 
 def test_averaged_weights_are_what_is_validated_and_kept_and_resumed(train, power_cut, tmp_path):

@@ -1,3 +1,5 @@
+"""A run on two processes trains what one process does, ends as a whole, and can be continued."""
+
 import csv
 import json
 import os
@@ -5,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -13,9 +14,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from imgclf.core.metrics import EpochMetrics
-from imgclf.data.samplers import EvalBatchSampler, TrainBatchSampler
-from imgclf.training.distributed import check_devices
 from tests.conftest import PROJECT, SMALL, write_xrays
 
 PLAIN = ("trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.enable_model_summary=false")
@@ -157,7 +155,8 @@ def test_what_is_interrupted_or_loses_a_process_stops_and_can_be_continued(train
     _, err = run.communicate(timeout=300)
     assert run.returncode == 1
     (line,) = err.splitlines()
-    assert line.startswith("error: process 2 of 2 ended with signal SIGKILL")
+    assert line.startswith("error: process 2 of 2")
+    assert "SIGKILL" in line
     assert line.endswith(f"hydra.run.dir={folder} resume=true continues it")
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
@@ -174,7 +173,7 @@ def test_a_sweep_s_jobs_are_distributed_and_what_fails_in_a_process_is_said_once
     assert json.loads((tmp_path / "sweep" / "0" / "metrics.json").read_text())["epochs"] == 1
     assert OmegaConf.load(tmp_path / "sweep" / "0" / "config.yaml").seed == 3
     result = train(*SMALL, "trainer=ddp", "model.hidden=[-1]", "hydra.run.dir=run")
-    assert "model.hidden=[-1]" in result.error
+    assert "hidden=[-1]" in result.error
     assert not (tmp_path / "run").exists()
 
 
@@ -183,111 +182,3 @@ def test_frozen_weights_take_no_part(train, tmp_path):
     network = ("model=torchvision", "model.name=squeezenet1_1", "model.freeze_epochs=1", "trainer.max_epochs=2")
     result = train("data=chest_xray", "data.image_size=32", "data.batch_size=12", "trainer=ddp", *network)
     assert result.code == 0, result.err
-
-
-def test_a_batch_of_all_processes_is_the_batch_of_one():
-    for size, batch_size, world in ((100, 10, 2), (101, 12, 3), (103, 8, 8), (7, 4, 4), (50, 50, 2), (4, 8, 2)):
-        for weights in (None, torch.ones(size)):
-            options = {"seed": 5, "epoch": lambda: 3, "weights": weights}
-            alone = list(TrainBatchSampler(size, batch_size, **options))
-            loaders = [TrainBatchSampler(size, batch_size, **options, rank=r, world=world) for r in range(world)]
-            shares = [list(loader) for loader in loaders]
-            assert {len(share) for share in shares} == {len(loader) for loader in loaders} == {len(shares[0])}
-            whole = [torch.cat(parts) for parts in zip(*shares, strict=True)]
-            assert all(len({len(part) for part in parts}) == 1 for parts in zip(*shares, strict=True))
-            rest = size % batch_size
-            assert sum(map(len, alone)) == (size if rest != 1 else size - 1)
-            assert sum(map(len, whole)) == size - (rest % world if rest >= 2 * world else rest)
-            for batch, expected in zip(whole, alone, strict=False):
-                assert torch.equal(batch, expected[: len(batch)])
-
-
-def test_every_image_is_evaluated_by_one_process():
-    for size, batch_size, world in ((100, 10, 2), (101, 12, 3), (103, 1, 8), (7, 4, 7), (1001, 1000, 2), (9, 2, 4)):
-        shares = [list(EvalBatchSampler(size, batch_size, rank=rank, world=world)) for rank in range(world)]
-        assert {len(share) for share in shares} == {len(EvalBatchSampler(size, batch_size, world=world))}
-        assert all(0 < len(batch) <= batch_size + 1 for share in shares for batch in share)
-        assert torch.cat([batch for share in shares for batch in share]).tolist() == list(range(size))
-    with pytest.raises(ValueError, match="3 images to evaluate are too few for 4 processes"):
-        EvalBatchSampler(3, 10, rank=0, world=4)
-    with pytest.raises(ValueError, match=r"^batch_size=10: .*multiple of 4"):
-        TrainBatchSampler(100, 10, seed=0, epoch=lambda: 0, rank=0, world=4)
-
-
-@pytest.mark.parametrize("classes", [2, 10])
-def test_metrics_are_of_all_processes(classes):
-    """Two threads stand for two processes, and gather what torchmetrics has them gather."""
-    generator = torch.Generator().manual_seed(classes)
-    probabilities = torch.rand(57, classes, generator=generator).softmax(1)
-    labels, losses = torch.randint(classes, (57,), generator=generator), torch.rand(57, generator=generator)
-    expected = EpochMetrics("val", classes)
-    expected.update(losses, probabilities, labels)
-    expected = expected.compute(0.45)
-
-    meeting, slots, found = threading.Barrier(2, timeout=30), [None, None], [None, None]
-
-    def process(rank: int, part: slice) -> None:
-        def gather(value, group=None):
-            slots[rank] = value
-            meeting.wait()
-            values = list(slots)
-            meeting.wait()
-            return values
-
-        metrics = EpochMetrics("val", classes)
-        for metric in metrics.children():
-            metric.dist_sync_fn, metric.distributed_available_fn = gather, lambda: True
-        rows = torch.arange(57)[part]
-        for chunk in rows.tensor_split(3):
-            metrics.update(losses[chunk], probabilities[chunk], labels[chunk])
-        found[rank] = metrics.compute(0.45)
-
-    threads = [
-        threading.Thread(target=process, args=(rank, part)) for rank, part in enumerate((slice(20), slice(20, 57)))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for values in found:
-        assert values.keys() == expected.keys()
-        for name, value in values.items():
-            assert float(value) == pytest.approx(float(expected[name]), rel=1e-6), name
-
-
-@pytest.mark.parametrize(
-    ("environment", "options", "parts"),
-    [
-        (
-            {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"},
-            ["trainer=ddp"],
-            ["trainer.num_nodes=1 is 2", "started is 1", "torchrun --nnodes=1 --nproc-per-node=2"],
-        ),
-        (
-            {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "1"},
-            ["trainer=ddp"],
-            ["started is 4, 1 of them here", "trainer.devices=2"],
-        ),
-        (
-            {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
-            ["trainer=ddp"],
-            ["started is 4, 2 of them here", "srun in a job of --nodes=1 --ntasks-per-node=2"],
-        ),
-        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, ["trainer=ddp"], ["--ntasks-per-node=2"]),
-    ],
-)
-def test_other_processes_than_were_asked_for_are_refused(environment, options, parts, train, monkeypatch, tmp_path):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    line = train(*SMALL, *options, "hydra.run.dir=run").error
-    for part in parts:
-        assert part in line
-    assert not (tmp_path / "run").exists()
-
-
-def test_more_processes_than_gpus_are_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ValueError, match=r"trainer\.devices=2: PyTorch sees 1 GPU here; use trainer\.devices=1"):
-        check_devices(2, torch.device("cuda"))
-    check_devices(8, torch.device("cpu"))
-    check_devices(1, torch.device("cuda"))

@@ -1,3 +1,5 @@
+"""Our loop over batches and Lightning's own train the same weights; what is not plain is left to Lightning's."""
+
 import csv
 
 import pytest
@@ -58,6 +60,21 @@ def test_what_is_not_plain_is_left_to_lightning(option, lightnings, train, monke
     monkeypatch.setattr(_TrainingEpochLoop, "advance", lambda *given: calls.append(0) or advance(*given))
     assert train(*SMALL, option).code == 0
     assert len(calls) == lightnings
+
+
+@pytest.mark.parametrize("change", ["version", "attribute"])
+def test_another_lightning_trains_the_same_weights_by_its_own_loop(change, train, tmp_path, monkeypatch):
+    assert train(*SMALL, "model.dropout=0.2", "hydra.run.dir=ours").code == 0
+    if change == "version":
+        monkeypatch.setattr("lightning.__version__", "2.7.0")
+    else:
+        monkeypatch.setattr("imgclf.training.loop.NEEDED_OF_LOOP", ("gone",))
+    monkeypatch.setattr(EpochLoop, "advance", lambda *given: pytest.fail("is used"))
+    assert train(*SMALL, "model.dropout=0.2", "hydra.run.dir=lightnings").code == 0
+    (ours, rows), (theirs, their_rows) = left_behind(tmp_path / "ours"), left_behind(tmp_path / "lightnings")
+    assert rows == their_rows
+    for name, tensor in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], tensor)
 
 
 def test_hooks_within_a_step_are_called(train, monkeypatch):

@@ -1,0 +1,110 @@
+"""The rules for continuing a run: which options may change, and which checkpoint training goes on from."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imgclf.core.text import shell_value
+
+if TYPE_CHECKING:
+    from imgclf.runs.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+WATCHING = ("best_checkpoint", "last_checkpoint", "progress_bar", "model_summary", "dashboard", "early_stopping")
+# Options by prefix that may change when a run is continued: they say where and how fast it runs, how long, and what is
+# done with its results.
+MAY_CHANGE = (
+    *("resume.", "n_trials.", "name.", "evaluate_on.", "logger.", "data_dir.", "cache_dir."),
+    *("data.data_dir.", "data.cache_dir.", "data.num_workers."),
+    *("trainer.accelerator.", "trainer.devices.", "trainer.num_nodes.", "trainer.strategy.", "trainer.max_epochs."),
+    *("trainer.log_every_n_steps.", "trainer.enable_", "trainer.profiler."),
+    *(f"callbacks.{name}." for name in WATCHING),
+)
+
+
+def resume_hint(folder: Path) -> str:
+    """What to type to continue the run in ``folder``."""
+    return f"hydra.run.dir={shell_value(folder)} resume=true continues it"
+
+
+def hint_if_saved(folder: Path) -> str:
+    """The end of a sentence: "; " and ``resume_hint``, or nothing where the run has no checkpoint yet."""
+    return f"; {resume_hint(folder)}" if (folder / "checkpoints" / "last.ckpt").exists() else ""
+
+
+def changed_options(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The options that differ between two configurations and may not change, each as "name was A, is B"."""
+    before, after = _flat(saved), _flat(now)
+    length = "trainer.max_epochs"
+
+    def changed(key: str) -> bool:
+        return before.get(key) != after.get(key)
+
+    def described(key: str) -> str:
+        return f"{key} was {before.get(key)}, is {after.get(key)}"
+
+    keys = sorted(key for key in before.keys() | after.keys() if not f"{key}.".startswith(MAY_CHANGE))
+    faults = [described(key) for key in keys if changed(key)]
+    if changed(length) and after.get("scheduler.factory._target_"):
+        faults.append(f"{described(length)}, and the schedule depends on it")
+    return faults
+
+
+def find_checkpoint(run_dir: "RunDir", metadata: Mapping[str, Any], data: Any) -> tuple[Path | None, int]:
+    """The checkpoint to go on from and its step: last.ckpt, or best.ckpt where last.ckpt is damaged or missing.
+
+    Args:
+        run_dir: the run's folder.
+        metadata: what ``build_metadata`` says of the classifier that is to be trained.
+        data: the data module, whose images have to be those of the checkpoint.
+
+    Returns:
+        (None, 0) where nothing was trained yet.
+
+    Raises:
+        ValueError: a run was trained here and no readable checkpoint is left, or the checkpoint belongs to another
+            network, optimizer or data set.
+    """
+    # lazy: torch and Lightning take seconds, which a refused option need not wait for
+    from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
+
+    faults = []
+    for file in (run_dir.last, run_dir.best):
+        try:
+            checkpoint = read_checkpoint(file)
+        except (OSError, ValueError) as error:
+            faults.append(str(error))
+            continue
+        if faults:
+            log.warning("%s: going on from %s, epoch %d", faults[0], file, checkpoint["epoch"] + 1)
+        _check_same_run(file, checkpoint[METADATA_KEY], metadata, data)
+        return file, checkpoint["global_step"]
+    if any(file.exists() for file in (run_dir.last, run_dir.best, run_dir.metrics_file, run_dir.path / "metrics.csv")):
+        raise ValueError(f"{run_dir.path} cannot be resumed: {'; '.join(faults)}; to train anew, use a new folder")
+    return None, 0
+
+
+def _check_same_run(file: Path, saved: dict[str, Any], now: Mapping[str, Any], data: Any) -> None:
+    # lazy: as above
+    from imgclf.checkpoints.metadata import changed_splits
+
+    changed = [
+        f"{name} was {saved.get(name)}, is {now[name]}"
+        for name in ("class_names", "network", "optimizer")
+        if saved.get(name, now[name]) != now[name]
+    ]
+    if changed:
+        raise ValueError(f"{file} cannot be resumed with something else ({'; '.join(changed)}): use a new folder")
+    if splits := changed_splits(saved, data):
+        raise ValueError(
+            f"{file} cannot be resumed: the {', '.join(splits)} images are not those it was trained with; bring them "
+            "back, or use a new folder"
+        )
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(config, Mapping):
+        return {prefix[:-1]: config}
+    return {key: value for name, item in config.items() for key, value in _flat(item, f"{prefix}{name}.").items()}
