@@ -22,6 +22,8 @@ from imgclf.training.launch import as_started, launch, must_launch
         "lightning.pytorch.Trainer",
         "lightning.pytorch.callbacks.*",
         "lightning.pytorch.loggers.*",
+        "torch.nn.CrossEntropyLoss",
+        "torch.nn.modules.loss.*",
         "torch.optim.*",
     ),
 )
@@ -51,11 +53,13 @@ def main(cfg: DictConfig) -> float | None:
 
     from imgclf.checkpoints.files import AtomicCheckpointIO
     from imgclf.core.device import choose_device, choose_precision, shorten_steps
-    from imgclf.models.classifier import OPTIONS, Classifier, num_logits
+    from imgclf.models.classifier import num_logits
+    from imgclf.models.losses import build_loss
+    from imgclf.training.callbacks import CheckpointMetadata
     from imgclf.training.history import History
     from imgclf.training.interruption import Interruption
 
-    device = choose_device(cfg.trainer.accelerator, "trainer.accelerator")
+    device = choose_device(cfg.trainer.accelerator)
     check_devices(config["trainer"]["devices"], device)
     if must_launch(config["trainer"]):
         launch(__file__, config["trainer"]["devices"])
@@ -71,21 +75,20 @@ def main(cfg: DictConfig) -> float | None:
         data = instantiate(cfg.data, augmentation=instantiate(cfg.augmentation), _convert_="all")
         processes.prepare(data)
         data.setup("fit")
-        model = dict(config["model"])
-        common = {name: model.pop(name) for name in OPTIONS}
         size = {"image_shape": data.image_shape, "num_classes": num_logits(data.class_names)}
-        network = instantiate(model, **size, _convert_="all")
-        classifier = Classifier(
+        network = instantiate(cfg.model, **size, _convert_="all")
+        mean, std = data.mean_and_std()
+        # _partial_: class names must not pass through OmegaConf, which would interpolate "${...}"
+        classifier = instantiate(cfg.classifier, _partial_=True)(
             network,
             data.class_names,
-            *data.mean_and_std(),
+            mean,
+            std,
+            loss=build_loss(instantiate(cfg.loss, _partial_=True, _convert_="all"), data.class_weights()),
             optimizer=instantiate(cfg.optimizer, **unfused(config), _convert_="all"),
             scheduler=instantiate(cfg.scheduler.factory, _convert_="all"),
             scheduler_interval=cfg.scheduler.interval,
-            scheduler_monitor=cfg.scheduler.monitor,
-            class_weights=data.class_weights(),
             seed=cfg.seed,
-            **common,
         )
         history = History(lambda rows: folder.write_csv("metrics.csv", list(dict.fromkeys(chain(*rows))), rows))
         callbacks = [
@@ -97,7 +100,7 @@ def main(cfg: DictConfig) -> float | None:
             cfg.trainer,
             **layout(config),
             precision=choose_precision(cfg.trainer.precision, device, network),
-            callbacks=[history, *callbacks, Interruption(folder.last)],
+            callbacks=[CheckpointMetadata(), history, *callbacks, Interruption(folder.last)],
             logger=[instantiate(options, save_dir=str(folder.path)) for options in cfg.logger.values() if options],
             plugins=[AtomicCheckpointIO()],
             default_root_dir=str(folder.path),

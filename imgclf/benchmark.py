@@ -36,7 +36,7 @@ from imgclf.core.files import write_file
 from imgclf.data.torchvision_data import TorchvisionImages
 from imgclf.evaluation.evaluate import evaluate
 from imgclf.inference.predictor import Predictor
-from imgclf.models.classifier import OPTIONS, Classifier
+from imgclf.models.classifier import Classifier
 from imgclf.models.cnn import CNN
 from imgclf.models.mlp import MLP
 from imgclf.transforms.backgrounds import Backgrounds, photographs
@@ -171,9 +171,12 @@ class ByHand:
     PHASES = ("data", "variation", "forward", "backward", "optimizer")
 
     def __init__(self, config: dict[str, Any], device: torch.device, variation: Variation | None = None) -> None:
-        model = {name: value for name, value in config["model"].items() if name not in OPTIONS}
         network = instantiate(
-            model, image_shape=[1, 28, 28], num_classes=10, _convert_="all", _execution_whitelist_=network_classes()
+            config["model"],
+            image_shape=[1, 28, 28],
+            num_classes=10,
+            _convert_="all",
+            _execution_whitelist_=network_classes(),
         )
         self.network = network.to(device, memory_format=torch.channels_last)
         factory = instantiate(config["optimizer"], _convert_="all", _execution_whitelist_=("torch.optim.*",))

@@ -10,7 +10,8 @@ WHOLE = ("max_epochs", "devices", "num_nodes", "log_every_n_steps", "accumulate_
 WHOLE_EPOCHS = {"fast_dev_run": False, "check_val_every_n_epoch": 1, "max_steps": -1, "max_time": None}
 SWITCHES = {
     "data": ("fresh",),
-    "model": ("batch_norm", "invariant", "channels_last"),
+    "model": ("batch_norm", "invariant"),
+    "classifier": ("channels_last",),
     "optimizer": ("nesterov", "fused"),
     "trainer": ("enable_progress_bar", "enable_model_summary"),
 }

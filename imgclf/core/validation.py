@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from itertools import islice
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -43,7 +44,8 @@ def checked(function: Function) -> Function:
             return call(*arguments, **options)
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
-            name = str(fault["loc"][0])
+            place = fault["loc"][0]  # a positional argument is known by its number
+            name = next(islice(parameters, place, None), str(place)) if isinstance(place, int) else place
             given = {**dict(zip(parameters, arguments, strict=False)), **options}
             if name not in parameters or name not in given:
                 raise TypeError(f"{function.__qualname__}: {name}: {fault['msg'].lower()}") from error
@@ -60,7 +62,7 @@ def allowed_values(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return ", or ".join(filter(None, (allowed_values(part) for part in parts if part is not NoneType)))
     if origin is Literal:
-        return f"one of {', '.join(map(str, parts))}"
+        return f"one of {', '.join(map(str, parts))}" if len(parts) > 1 else str(parts[0])
     if origin in (Sequence, list, tuple):
         return f"a list, each of it {allowed_values(parts[0])}, as in [a,b]"
     kind, notes = (parts[0], parts[1:]) if origin is Annotated else (annotation, ())

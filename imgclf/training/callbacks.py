@@ -8,11 +8,26 @@ import lightning.pytorch as pl
 from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 
+from imgclf.checkpoints.files import METADATA_KEY
+from imgclf.checkpoints.metadata import build_metadata
 from imgclf.models.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
 REFRESH_EVERY = 10  # steps; drawing at every step would take a small network's time
+
+
+class CheckpointMetadata(pl.Callback):
+    """Puts into every checkpoint what one needs to rebuild the classifier and its preprocessing."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._metadata(trainer, pl_module)  # what cannot be described fails now, not at the first checkpoint
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        checkpoint[METADATA_KEY] = self._metadata(trainer, pl_module)
+
+    def _metadata(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        return build_metadata(pl_module, trainer.datamodule)  # pyrefly: ignore[missing-attribute]
 
 
 class ProgressBar(RichProgressBar):

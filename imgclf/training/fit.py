@@ -82,9 +82,6 @@ def train(
     """
     if config["objective"] in BINARY_OBJECTIVES and len(data.class_names) != 2:
         raise ValueError(f"objective={config['objective']} needs data of two classes, not {len(data.class_names)}")
-    threshold = config["model"]["threshold"]
-    if threshold != 0.5 and len(data.class_names) != 2:
-        raise ValueError(f"model.threshold={threshold} is for two classes, not {len(data.class_names)}: leave it out")
     history = next(callback for callback in trainer.callbacks if isinstance(callback, History))  # pyrefly: ignore[missing-attribute]
     resumed = None
     with _resumable(folder):

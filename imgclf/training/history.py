@@ -1,5 +1,6 @@
 """What happens around training: the progress bar, checkpoints, the record of every epoch, pictures of it."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,7 @@ class History(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._mark = time.perf_counter()
+        self._start, self._end, self._images = self._mark, self._mark, 0  # for an epoch that is resumed in the middle
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer)
@@ -71,6 +73,6 @@ class History(pl.Callback):
             "epoch %d/%s  loss %.4f val %.4f  accuracy %.4f val %.4f  %s img/s",
             row["epoch"],
             trainer.max_epochs,
-            *(row[f"{stage}/{name}"] for name in ("loss", "accuracy") for stage in ("train", "val")),
+            *(row.get(f"{stage}/{name}", math.nan) for name in ("loss", "accuracy") for stage in ("train", "val")),
             f"{row['images_per_second']:,.0f}",
         )

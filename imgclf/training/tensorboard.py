@@ -99,5 +99,5 @@ def loggable_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
         target = values.pop("_target_", None)
         return {"class": target.rpartition(".")[2], **values} if target else values
 
-    groups = ("seed", "data", "model", "optimizer", "scheduler", "augmentation", "trainer")
+    groups = ("seed", "data", "model", "loss", "classifier", "optimizer", "scheduler", "augmentation", "trainer")
     return {name: shown(config[name]) for name in groups}
