@@ -3,18 +3,15 @@
 import contextlib
 import ctypes
 import os
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from imgclf.core.validation import checked
-
 GPUS = ("cuda", "mps")  # the kinds that Lightning trains on
 
 
-@checked
-def choose_device(accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto") -> torch.device:
+def choose_device(accelerator: str = "auto") -> torch.device:
     """Returns the device that a name stands for.
 
     Args:
@@ -28,6 +25,8 @@ def choose_device(accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "a
         >>> choose_device("cpu")
         device(type='cpu')
     """
+    if accelerator not in ("auto", "cpu", "gpu", *GPUS):
+        raise ValueError(f"accelerator={accelerator}: choose auto, cpu or gpu")
     if accelerator == "cpu":
         return torch.device("cpu")
     found = torch.accelerator.current_accelerator(check_available=True)

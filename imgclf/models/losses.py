@@ -34,13 +34,17 @@ def build_loss(factory: Callable[..., nn.Module], class_weights: Sequence[float]
 
 
 def without_state(loss: nn.Module) -> nn.Module:
-    """The loss, whose buffers will not be saved in checkpoints: prediction needs none of them.
+    """Returns the loss after its buffers are made non-persistent: a checkpoint is for prediction, which needs no loss.
 
     Raises:
-        ValueError: the loss has parameters, which no checkpoint would keep.
+        ValueError: the loss has parameters, which no checkpoint would keep; or its ``label_smoothing`` is not in
+            [0, 1). torch itself says that only in the first step, and allows 1, with which there is nothing to learn.
     """
     if any(True for _ in loss.parameters()):
         raise ValueError(f"loss={type(loss).__name__}: it has parameters; only a loss without parameters can be used")
+    smoothing = getattr(loss, "label_smoothing", 0.0)
+    if not isinstance(smoothing, int | float) or not 0 <= smoothing < 1:
+        raise ValueError(f"label_smoothing={smoothing}: give a number from 0 up to, not including, 1")
     for module in loss.modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
             module.register_buffer(name, buffer, persistent=False)

@@ -121,9 +121,8 @@ def _load_all_but_head(network: nn.Module, pretrained: dict[str, Tensor], weight
     if own[first].shape[1] == 1:
         pretrained = {**pretrained, first: pretrained[first].sum(1, keepdim=True)}
     head = list(network.named_children())[-1][0]
-    fitting = {
-        name: pretrained[name] for name in own if name in pretrained and own[name].shape == pretrained[name].shape
-    }
+    both = [name for name in own if name in pretrained]
+    fitting = {name: pretrained[name] for name in both if own[name].shape == pretrained[name].shape}
     others = [name for name in own if name not in fitting and not name.startswith(f"{head}.")]
     if others:
         raise ValueError(f"weights={weights}: made for images of another size ({others[0]}): try image_size=224")
