@@ -3,7 +3,6 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from itertools import islice
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -44,8 +43,8 @@ def checked(function: Function) -> Function:
             return call(*arguments, **options)
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
-            place = fault["loc"][0]  # a positional argument is known by its number
-            name = next(islice(parameters, place, None), str(place)) if isinstance(place, int) else place
+            place = fault["loc"][0]  # a name, or the position of an argument without one
+            name = list(parameters)[place] if isinstance(place, int) and place < len(parameters) else str(place)
             given = {**dict(zip(parameters, arguments, strict=False)), **options}
             if name not in parameters or name not in given:
                 raise TypeError(f"{function.__qualname__}: {name}: {fault['msg'].lower()}") from error
