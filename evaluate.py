@@ -1,15 +1,15 @@
 """Evaluates a checkpoint, or predicts images with it, into a run folder of its own.
 
-    python evaluate.py ckpt=DIR/checkpoints/best.ckpt                         the test images of its own data
-    python evaluate.py ckpt=DIR/checkpoints/best.ckpt data.variation=rot      the same with another variation
-    python evaluate.py ckpt=DIR/checkpoints/best.ckpt images='photos/*.png'   images of your own
-    python evaluate.py 'ckpt=[A,B]' tta=8 augmentation.affine.translate=0.04  the mean of networks, and of views
+python evaluate.py ckpt=DIR/checkpoints/best.ckpt                         the test images of its own data
+python evaluate.py ckpt=DIR/checkpoints/best.ckpt data.variation=rot      the same with another variation
+python evaluate.py ckpt=DIR/checkpoints/best.ckpt images='photos/*.png'   images of your own
+python evaluate.py 'ckpt=[A,B]' tta=8 augmentation.affine.translate=0.04  the mean of networks, and of views
 """
 
 import sys
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from imgclf import cli, options
 
@@ -17,6 +17,7 @@ from imgclf import cli, options
 @hydra.main(config_path="conf", config_name="evaluate", execution_whitelist=("imgclf.data.*", "imgclf.transforms.*"))
 @cli.task
 def main(cfg: DictConfig) -> float | None:
+    from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
     from imgclf.core.device import choose_device, shorten_steps
@@ -33,19 +34,18 @@ def main(cfg: DictConfig) -> float | None:
     shorten_steps(device)
     predictor = ensemble([load(path, device) for path in paths])
     predictor.use_tta(cfg.tta, instantiate(cfg.augmentation))
-    with RunDir(options.output_dir(), log="evaluate.log") as run_dir:
-        config = OmegaConf.to_container(cfg, resolve=True)
+    with RunDir(HydraConfig.get().runtime.output_dir, log="evaluate.log") as run_dir:
         if cfg.images:
             predict_files(run_dir, predictor, cfg.images, cfg.images_as)
-            run_dir.write_config(config, str(device))
+            run_dir.write_config(options.plain(cfg), str(device))
             return None
         own_data, same_images = options.evaluated_data(cfg)
         check_unseen(paths, cfg.data, cfg.split, own_data)
         data = instantiate(cfg.data, _convert_="all")
         data.prepare_data()
-        if same_images:
-            warn_of_changed_data(paths, data)
-        run_dir.write_config(config, str(device))
+        for path in paths if same_images else ():
+            warn_of_changed_data(path, data)
+        run_dir.write_config(options.plain(cfg), str(device))
         return report_evaluation(run_dir, evaluate(predictor, data, cfg.split), predictor)[f"{cfg.split}/accuracy"]
 
 

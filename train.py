@@ -1,10 +1,8 @@
 """Trains a classifier and leaves a run folder with its metrics, figures, dashboard and checkpoints.
 
-    python train.py                                                       the embedded default, under a minute
-    python train.py data=noisy_mnist model=cnn trainer.accelerator=gpu    another data set, on a GPU
-    python train.py -m model=mlp,cnn seed=1,2,3 launcher=joblib           six runs, two at a time, compared
-
-In a shell, eval "$(python train.py -sc install=bash)" completes groups and options after Tab (also zsh and fish).
+python train.py                                                       the embedded default, under a minute
+python train.py data=noisy_mnist model=cnn trainer.accelerator=gpu    another data set, on a GPU
+python train.py -m model=mlp,cnn seed=1,2,3 launcher=joblib           six runs, two at a time, compared
 """
 
 import hydra
@@ -14,7 +12,7 @@ from imgclf import cli, options
 from imgclf.sweeps import sweepers
 
 LIGHTNING = ("lightning.pytorch.Trainer", "lightning.pytorch.callbacks.*", "lightning.pytorch.loggers.*")
-TORCH = ("torch.optim.*", "torch.nn.CrossEntropyLoss")
+TORCH = ("torch.optim.*", "torch.nn.CrossEntropyLoss", "torch.nn.modules.loss.*")
 
 
 @hydra.main(config_path="conf", config_name="train", execution_whitelist=("imgclf.*", *LIGHTNING, *TORCH))
@@ -28,14 +26,15 @@ def main(cfg: DictConfig) -> float | None:
 
     from imgclf.core.device import choose_device, shorten_steps
     from imgclf.models.classifier import num_logits
+    from imgclf.models.losses import build_loss
     from imgclf.training.distributed import Processes
     from imgclf.training.finish import evaluate_best
     from imgclf.training.fit import fit
-    from imgclf.training.launch import launch
-    from imgclf.training.trainer import trainer_arguments
+    from imgclf.training.launch import launch_if_needed
+    from imgclf.training.trainer import build_trainer
 
     device = choose_device(cfg.trainer.accelerator)
-    if launch(__file__, config["trainer"], device, cli.tracebacks):  # the processes of this run, which have done it all
+    if launch_if_needed(__file__, config["trainer"], device, cli.tracebacks):  # its processes did it all
         return run_dir.metrics()[cfg.objective]
     shorten_steps(device)
     with Processes(config["trainer"], device, run_dir.path) as processes, processes.claim(run_dir) as run_dir:
@@ -49,23 +48,19 @@ def main(cfg: DictConfig) -> float | None:
         data.setup("fit")
         size = {"image_shape": list(data.image_shape), "num_classes": num_logits(data.class_names)}
         network = instantiate(cfg.model, **size, _convert_="all")
-        mean, std = data.mean_and_std()
-        weight = data.class_weights()
         classifier = instantiate(cfg.classifier, _partial_=True)(
             network,
             data.class_names,
-            mean,
-            std,
-            loss=instantiate(cfg.loss, **({} if weight is None else {"weight": weight})),
+            *data.mean_and_std(),
+            loss=build_loss(instantiate(cfg.loss, _partial_=True), data.class_weights()),
             optimizer=instantiate(cfg.optimizer, _convert_="all"),
             scheduler=instantiate(cfg.scheduler.factory, _convert_="all"),
             scheduler_interval=cfg.scheduler.interval,
             seed=cfg.seed,
         )
-        trainer = instantiate(cfg.trainer, **trainer_arguments(cfg, run_dir, device, network))
+        trainer = build_trainer(config, run_dir, device, network)
         fit(run_dir, data, classifier, trainer, config)
-        metrics = evaluate_best(run_dir, data, trainer, config, cfg.evaluate_on)
-        return options.finish_run(cfg, run_dir, metrics)
+        return options.finish_run(cfg, run_dir, evaluate_best(run_dir, data, trainer, config, cfg.evaluate_on))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from imgclf.core.files import write_file
 from imgclf.core.text import CONTROL
 from imgclf.help import help_text
 from imgclf.options import CONF, repeated
-from imgclf.runs.run_dir import JOB, MAY_CHANGE
+from imgclf.runs.run_dir import JOB
 from imgclf.training.distributed import Quiet, Terminated, end_with_parent, report, started_by_us, terminate
 
 # With the time, the process number keeps the default folders of runs apart. A sweep's jobs, wherever they run, keep the

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from imgclf.core.names import METRICS, OBJECTIVES, SPLITS
 from imgclf.core.validation import Positive, Seed, Strength, describe_fault
 from imgclf.runs.run_dir import RunDir
-from imgclf.training.launch import started_processes
+from imgclf.training.cluster import as_started
 
 CONF = next(folder / "conf" for folder in Path(__file__).parents if (folder / "conf" / "train.yaml").is_file())
 Switch = bool | None
@@ -48,8 +48,8 @@ class OptimizerOptions(Options):
 
 
 class RunOptions(Options):
-    objective: Literal[OBJECTIVES]  # pyrefly: ignore[invalid-literal]
-    evaluate_on: Sequence[Literal[SPLITS]]  # pyrefly: ignore[invalid-literal]
+    objective: Literal[OBJECTIVES]  # pyrefly: ignore[not-a-type]
+    evaluate_on: Sequence[Literal[SPLITS]]  # pyrefly: ignore[not-a-type]
     seed: Seed
     resume: bool
     trainer: TrainerOptions
@@ -120,11 +120,18 @@ def start_run(cfg: DictConfig) -> tuple[RunDir, dict[str, Any]]:
         raise ValueError(f"sweep={sweep} is for many runs: add -m, as in python train.py -m sweep=...")
     if cfg.resume is True and not named and not run_dir.in_sweep:
         raise ValueError("resume=true of which run? name its folder, hydra.run.dir=DIR, which is started if it is new")
-    check(OmegaConf.to_container(cfg, resolve=True))
-    cfg.trainer.devices, cfg.trainer.num_nodes = started_processes(cfg.trainer.devices, cfg.trainer.num_nodes)
+    check(plain(cfg))
+    started = as_started(cfg.trainer)
+    cfg.trainer.devices, cfg.trainer.num_nodes = started["devices"], started["num_nodes"]
     if cfg.trainer.gradient_clip_val and "fused" in cfg.optimizer:
         cfg.optimizer.fused = False  # Lightning refuses to clip the gradients of a fused optimizer in mixed precision
-    return run_dir, OmegaConf.to_container(cfg, resolve=True)  # pyrefly: ignore[bad-return]
+    return run_dir, plain(cfg)
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A composed configuration as plain types, resolved."""
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    return values
 
 
 def finish_run(cfg: DictConfig, run_dir: RunDir, metrics: dict[str, float] | None) -> float | None:

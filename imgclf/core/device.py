@@ -1,4 +1,4 @@
-"""Which device and which precision, from what the machine has."""
+"""Which device a run computes on, and in which precision."""
 
 import contextlib
 import ctypes
@@ -6,81 +6,96 @@ import os
 from typing import Any
 
 import torch
-from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
-from torch import nn
+from torch import Tensor, nn
 
-ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+GPUS = ("cuda", "mps")  # the kinds that Lightning trains on
 
 
-def choose_device(accelerator: str, option: str = "accelerator") -> torch.device:
-    """The device for "auto", "cpu" or "gpu" ("cuda" and "mps" name a kind of GPU); ``option`` is its name in errors.
+def choose_device(accelerator: str = "auto") -> torch.device:
+    """Returns the device that a name stands for.
+
+    Args:
+        accelerator: "cpu"; "gpu" for a GPU of any kind; "cuda" or "mps" for one of that kind; "auto" for a GPU if the
+            machine has one, else the CPU.
 
     Raises:
-        ValueError: another name, or a GPU asked for where PyTorch sees none.
+        ValueError: the name is unknown, or PyTorch sees no such GPU.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
     """
-    if accelerator not in ACCELERATORS:
-        raise ValueError(f"{option}={accelerator}: choose auto, cpu or gpu")
-    available = {"cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()}
-    wanted = [accelerator] if accelerator in available else available
-    found = next((name for name in wanted if available[name]), None)
-    if accelerator != "cpu" and found:
-        return torch.device(found)
-    if accelerator in ("auto", "cpu"):
+    if accelerator not in ("auto", "cpu", "gpu", *GPUS):
+        raise ValueError(f"accelerator={accelerator}: choose auto, cpu or gpu")
+    if accelerator == "cpu":
         return torch.device("cpu")
-    raise ValueError(f"{option}={accelerator}: PyTorch sees no such GPU here; use {option}=cpu (or auto)")
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if found is not None and found.type in ((accelerator,) if accelerator in GPUS else GPUS):
+        return torch.device(found.type)
+    if accelerator == "auto":
+        return torch.device("cpu")
+    raise ValueError(f"accelerator={accelerator}: PyTorch sees no such GPU here; use accelerator=cpu (or auto)")
 
 
 def choose_precision(precision: str | int, device: torch.device, network: nn.Module | None = None) -> str | int:
-    """Lightning's precision for "auto": bf16-mixed where the device computes in it fast, 32-true elsewhere.
+    """Chooses Lightning's precision for "auto", and leaves any other value as it is.
 
-    On a CPU also 32-true for a network with a convolution whose stride is longer than its input: oneDNN (of torch 2.15)
-    leaves a part of such a kernel's gradient in bfloat16 as the memory was, numbers of any size.
+    "auto" is bf16-mixed where the device computes fast in bfloat16, and 32-true elsewhere. On a CPU, it is also 32-true
+    for a network with a convolution whose stride is longer than its input. oneDNN (with torch 2.15) does not write the
+    whole bfloat16 gradient of such a kernel, and leaves arbitrary numbers in the rest.
+
+    Args:
+        precision: "auto", or one of Lightning's.
+        device: what the run computes on.
+        network: an imgclf Network, to be looked at for such convolutions.
     """
     if precision != "auto":
         return precision
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = (
-            device.type == "cpu"
-            and torch.backends.mkldnn.is_available()
-            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        )
-        fast = fast and not (network and _strides_too_far(network))
+        fast = device.type == "cpu" and _cpu_is_fast_in_bfloat16() and not (network and _strides_past_input(network))
     return "bf16-mixed" if fast else "32-true"
 
 
-def _strides_too_far(network: Any) -> bool:
-    image_shape = network.init_args["image_shape"]
-    found, handles = [], []
+def _cpu_is_fast_in_bfloat16() -> bool:
+    # Private API: torch does not say in public whether oneDNN has bfloat16 kernels for this CPU. Where the function is
+    # gone, training stays in float32.
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    return torch.backends.mkldnn.is_available() and supported()
 
-    def look(layer: nn.Conv2d, inputs: tuple[torch.Tensor, ...]) -> None:
-        sides = inputs[0].shape[-2:], layer.kernel_size, layer.stride
-        found.extend(side for side, size, stride in zip(*sides, strict=True) if size > 1 and side < stride)
 
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d) and max(layer.stride) > 1:
-            handles.append(layer.register_forward_pre_hook(look))
-    if handles:
+def _strides_past_input(network: Any) -> bool:
+    """Whether a convolution of the network has a stride longer than the side of its input."""
+    found = False
+
+    def look(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal found
+        for side, size, stride in zip(inputs[0].shape[-2:], layer.kernel_size, layer.stride, strict=True):
+            found = found or (size > 1 and side < stride)
+
+    strided = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d) and max(layer.stride) > 1]
+    hooks = [layer.register_forward_pre_hook(look) for layer in strided]
+    if hooks:
         network.eval()
         with torch.inference_mode():
-            network(torch.zeros(1, *image_shape))
+            network(torch.zeros(1, *network.init_args["image_shape"]))
         network.train()
-    for handle in handles:
-        handle.remove()
-    return bool(found)
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def shorten_steps(device: torch.device) -> None:
-    """Two settings of this process that spare every step on ``device`` some time.
+    """Changes two settings of this process that cost every training step on ``device`` some time.
 
-    glibc, where there is glibc, keeps the memory that a step frees for the next one: by default it hands large blocks
-    back to the system, which then clears them page by page. That took more than half of a step of a CNN on 224x224
-    images.
+    glibc returns large blocks of memory to the system as soon as they are free, and the system clears each page before
+    it gives it out again. This took more than half of a step of a CNN on 224x224 images. From here on, glibc keeps the
+    blocks for the next step. Systems without glibc are left alone.
 
     Adam asks at every step whether there is a GPU. Lightning has torch ask the driver's library, which is loaded anew
-    each time: 0.2 ms, a tenth of a step of an MLP. Asking CUDA itself, whose answer is kept, would keep it from
-    processes forked later, which a run on a CPU has no use for.
+    each time. This takes 0.2 ms, a tenth of a step of an MLP. A run on a CPU asks CUDA itself instead, which remembers
+    the answer. (A run on a GPU must not: processes forked afterwards could not use CUDA.)
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -68,7 +68,7 @@ def predict_files(
     return metrics
 
 
-def _predict(predictor: Predictor, pattern: str, images_as: str) -> tuple[list[Path], list[Prediction], Tensor]:
+def _predict(predictor: Predictor, pattern: str, images_as: ImagesAs) -> tuple[list[Path], list[Prediction], Tensor]:
     """The files that are readable images, the prediction of each, and the first images as the network saw them."""
     found = find_images(pattern)
     files, predictions, seen, errors = [], [], [], []

@@ -1,72 +1,74 @@
 """The small convolutional network."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor, nn
 
+from imgclf.core.validation import Positive, Rate, Size, Widths, checked
 from imgclf.models.layers import Dropout
-from imgclf.models.network import Network, check_whole, check_widths
+from imgclf.models.network import Network
+
+Padding = Annotated[int, Field(ge=0, le=1000)]
 
 
 class CNN(Network):
-    """Blocks of convolutions, 2x2 max pooling and ReLU, then dropout and dense layers.
+    """Blocks of convolutions, 2x2 max pooling and ReLU, then dropout and linear layers.
 
-    The defaults are the small MNIST projects' network: 3x3 convolutions of 32 and 64 filters, dropout 0.5.
+    The defaults are those of the small MNIST projects: 3x3 convolutions of 32 and 64 channels, dropout 0.5.
 
     Args:
         image_shape: channels, height, width.
         num_classes: number of logits.
-        channels: filters of each block.
-        depth: convolutions in each block; the pooling follows the first.
-        kernel_size: side of the filters.
-        padding: pixels around each convolution's input.
-        hidden: widths of dense layers before the last one.
-        dropout: before the first dense layer.
+        channels: output channels of each block.
+        depth: number of convolutions in each block. The pooling follows the first.
+        kernel_size: side of the kernels.
+        padding: pixels added on every side of each convolution's input.
+        hidden: number of units of each linear layer before the last one.
+        dropout: probability of dropping a feature, before the first linear layer.
         batch_norm: normalise after each convolution.
 
     Raises:
-        ValueError: the image is too small for that many blocks.
+        ValueError: an argument out of range, or the image is too small for that many blocks.
     """
 
+    @checked
     def __init__(
         self,
-        image_shape: Sequence[int] = (1, 28, 28),
-        num_classes: int = 10,
-        channels: Sequence[int] = (32, 64),
-        depth: int = 1,
-        kernel_size: int = 3,
-        padding: int = 0,
-        hidden: Sequence[int] = (),
-        dropout: float = 0.5,
+        image_shape: Sequence[Positive] = (1, 28, 28),
+        num_classes: Positive = 10,
+        channels: Widths = (32, 64),
+        depth: Size = 1,
+        kernel_size: Size = 3,
+        padding: Padding = 0,
+        hidden: Widths = (),
+        dropout: Rate = 0.5,
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        check_widths("channels", channels)
-        check_widths("hidden", hidden)
-        check_whole("depth", depth)
-        check_whole("kernel_size", kernel_size)
-        check_whole("padding", padding, least=0)
-        before, height, width = image_shape
-        blocks: list[nn.Module] = []
-        for after in channels:
+        in_channels, height, width = image_shape
+        layers: list[nn.Module] = []
+        for out_channels in channels:
             for place in range(depth):
                 height, width = (side + 2 * padding - kernel_size + 1 for side in (height, width))
-                blocks.append(nn.Conv2d(before, after, kernel_size, padding=padding, bias=not batch_norm))
+                layers.append(nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=not batch_norm))
                 if place == 0:
-                    # Pooling first changes nothing (ReLU keeps order) and leaves a quarter of the values to the rest.
+                    # Pooling before ReLU gives the same values as after it, and leaves a quarter of them to ReLU.
                     height, width = height // 2, width // 2
-                    blocks.append(nn.MaxPool2d(2))
+                    layers.append(nn.MaxPool2d(2))
                 if min(height, width) < 1:
-                    raise ValueError(
-                        f"model.channels={list(channels)}: too many blocks for {tuple(image_shape)} images"
-                    )
-                blocks += [*([nn.BatchNorm2d(after)] if batch_norm else []), nn.ReLU(inplace=True)]
-                before = after
-        widths = [before * height * width, *hidden]
-        dense = [
-            layer for a, b in zip(widths, hidden, strict=False) for layer in (nn.Linear(a, b), nn.ReLU(inplace=True))
-        ]
-        self.layers = nn.Sequential(*blocks, nn.Flatten(), Dropout(dropout), *dense, nn.Linear(widths[-1], num_classes))
+                    raise ValueError(f"channels={list(channels)}: too many blocks for {tuple(image_shape)} images")
+                if batch_norm:
+                    layers.append(nn.BatchNorm2d(out_channels))
+                layers.append(nn.ReLU(inplace=True))
+                in_channels = out_channels
+        layers += [nn.Flatten(), Dropout(dropout)]
+        features = in_channels * height * width
+        for units in hidden:
+            layers += [nn.Linear(features, units), nn.ReLU(inplace=True)]
+            features = units
+        self.layers = nn.Sequential(*layers, nn.Linear(features, num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)

@@ -5,34 +5,41 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from imgclf.core.validation import Positive, Rate, Widths, checked
 from imgclf.models.layers import Dropout
-from imgclf.models.network import Network, check_widths
+from imgclf.models.network import Network
 
 
 class MLP(Network):
-    """Flattened pixels, hidden layers with ReLU, logits. The defaults are the small Fashion-MNIST project's 128-64.
+    """Flattens the pixels and applies hidden layers with ReLU, then a last linear layer.
+
+    The defaults are those of the small Fashion-MNIST project: hidden layers of 128 and 64 units.
 
     Args:
         image_shape: channels, height, width.
         num_classes: number of logits.
-        hidden: widths of the hidden layers.
-        dropout: after every hidden layer.
+        hidden: number of units of each hidden layer.
+        dropout: probability of dropping a unit, after every hidden layer.
+
+    Raises:
+        ValueError: an argument out of range.
     """
 
+    @checked
     def __init__(
         self,
-        image_shape: Sequence[int] = (1, 28, 28),
-        num_classes: int = 10,
-        hidden: Sequence[int] = (128, 64),
-        dropout: float = 0.0,
+        image_shape: Sequence[Positive] = (1, 28, 28),
+        num_classes: Positive = 10,
+        hidden: Widths = (128, 64),
+        dropout: Rate = 0.0,
     ) -> None:
         super().__init__()
-        check_widths("hidden", hidden)
-        widths = [math.prod(image_shape), *hidden]
+        features = math.prod(image_shape)
         layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in zip(widths, hidden, strict=False):
-            layers += [nn.Linear(before, after), nn.ReLU(inplace=True), Dropout(dropout)]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], num_classes))
+        for width in hidden:
+            layers += [nn.Linear(features, width), nn.ReLU(inplace=True), Dropout(dropout)]
+            features = width
+        self.layers = nn.Sequential(*layers, nn.Linear(features, num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)

@@ -9,53 +9,57 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torchvision import models
 
+from imgclf.core.validation import Count, Positive, checked
 from imgclf.models.network import Network
 
 
 class TorchvisionNetwork(Network):
-    """A classifier of torchvision's zoo, from scratch or from pretrained weights, with a head of its own.
+    """A classifier of torchvision with a new head, trained from scratch or from pretrained weights.
 
-    The first convolution takes as many channels as the images have; pretrained filters are summed over RGB for one
-    channel. Auxiliary heads (GoogLeNet, Inception) are left out.
+    The first convolution takes as many channels as the images have. For images of one channel, its pretrained weights
+    are summed over RGB. The auxiliary heads of GoogLeNet and Inception are left out.
 
     Args:
         image_shape: channels, height, width.
         num_classes: number of logits.
         name: one of ``torchvision.models.list_models(module=torchvision.models)``, such as "resnet18".
-        weights: None, or torchvision's name for a set of pretrained weights, such as "DEFAULT".
-        freeze_epochs: epochs in which only the head learns, to warm it up; the rest of the network joins in after
-            them, or never, if the run is no longer than that.
+        weights: torchvision's name for a set of pretrained weights, such as "DEFAULT"; None for random weights.
+        freeze_epochs: number of epochs in which only the head is trained. The other layers are trained from then on,
+            or never if the run has no more epochs.
 
     Raises:
-        ValueError: an unknown name or set of weights, or a network that does not take images of that shape.
+        ValueError: the name or the set of weights is unknown, or the network does not take images of that shape.
         FileNotFoundError: the weights are not on disk and cannot be downloaded.
+
+    Example:
+        >>> TorchvisionNetwork((1, 64, 64), 10, "resnet18")(torch.rand(2, 1, 64, 64)).shape
+        torch.Size([2, 10])
     """
 
+    @checked
     def __init__(
         self,
-        image_shape: Sequence[int] = (3, 224, 224),
-        num_classes: int = 10,
+        image_shape: Sequence[Positive] = (3, 224, 224),
+        num_classes: Positive = 10,
         name: str = "resnet18",
         weights: str | None = None,
-        freeze_epochs: int = 0,
+        freeze_epochs: Count = 0,
     ) -> None:
         super().__init__()
-        self.init_args["weights"] = None  # a checkpoint brings its own
-        if not isinstance(freeze_epochs, int) or freeze_epochs < 0:
-            raise ValueError(f"model.freeze_epochs={freeze_epochs}: give a whole number from 0 up")
+        self.init_args["weights"] = None  # a checkpoint brings its own weights
         self.freeze_epochs = freeze_epochs
         known = models.list_models(module=models)
         if name not in known:
-            raise ValueError(f"model.name={name}: choose one of {', '.join(known)}")
+            raise ValueError(f"name={name}: choose one of {', '.join(known)}")
         try:
             self.network = _build(name, image_shape, num_classes).eval()
             _try_shapes(self.network, image_shape)
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"model.name={name} does not take {tuple(image_shape)} images ({reason})") from error
+            raise ValueError(f"name={name}: it does not take images of {tuple(image_shape)} ({reason})") from error
         self.network.train()
         if weights is not None:
-            _start_from(self.network, _pretrained(name, weights), weights)
+            _load_all_but_head(self.network, _pretrained(name, weights), weights)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
@@ -65,12 +69,12 @@ class TorchvisionNetwork(Network):
         self.network.requires_grad_(not frozen)
         *body, head = self.network.children()
         head.requires_grad_(True)
-        for part in body:  # nor do a frozen network's running averages move
-            part.train(not frozen)
+        for part in body:
+            part.train(not frozen)  # in evaluation mode, the running averages of batch norm are frozen too
 
 
 def _build(name: str, image_shape: Sequence[int], num_classes: int) -> nn.Module:
-    _, height, width = image_shape
+    channels, height, width = image_shape
     options = {
         "vit": {"image_size": height},
         "maxvit": {"input_size": (height, width)},
@@ -79,17 +83,17 @@ def _build(name: str, image_shape: Sequence[int], num_classes: int) -> nn.Module
     }.get(name.split("_")[0], {})
     network = models.get_model(name, num_classes=num_classes, **options)
     path, first = next((path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d))
-    if first.in_channels != image_shape[0]:
+    if first.in_channels != channels:
         settings = {
             setting: getattr(first, setting)
             for setting in ("out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
         }
-        network.set_submodule(path, nn.Conv2d(image_shape[0], bias=first.bias is not None, **settings))
+        network.set_submodule(path, nn.Conv2d(channels, bias=first.bias is not None, **settings))
     return network
 
 
 def _try_shapes(network: nn.Module, image_shape: Sequence[int]) -> None:
-    """Raises what the network does for images of that shape; on the meta device, which computes nothing else."""
+    """Raises what the network raises for images of that shape. The meta device computes shapes only."""
     tensors = chain(network.named_parameters(), network.named_buffers())
     state = {name: tensor.to("meta") for name, tensor in tensors}
     functional_call(network, state, torch.empty(1, *image_shape, device="meta"))
@@ -98,28 +102,28 @@ def _try_shapes(network: nn.Module, image_shape: Sequence[int]) -> None:
 def _pretrained(name: str, weights: str) -> dict[str, Tensor]:
     known = models.get_model_weights(name)
     if weights != "DEFAULT" and weights not in known.__members__:
-        raise ValueError(f"model.weights={weights}: {name} has {', '.join(known.__members__)}")
+        raise ValueError(f"weights={weights}: {name} has {', '.join(known.__members__)}")
     chosen = known[weights]
     try:
         return models.get_model(name, weights=chosen, progress=False).state_dict()
     except (OSError, RuntimeError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise FileNotFoundError(
-            f"model.weights={weights}: {Path(chosen.url).name} is not in {folder} and cannot be downloaded from "
-            f"{chosen.url} ({' '.join(str(error).split())}): put it there, or model.weights=null trains from scratch"
+            f"weights={weights}: {Path(chosen.url).name} is not in {folder} and cannot be downloaded from "
+            f"{chosen.url} ({' '.join(str(error).split())}): put it there, or weights=null trains from scratch"
         ) from error
 
 
-def _start_from(network: nn.Module, weights: dict[str, Tensor], option: str) -> None:
-    """Copies pretrained weights, but for the head, whose size is another, and heads that are left out."""
+def _load_all_but_head(network: nn.Module, pretrained: dict[str, Tensor], weights: str) -> None:
+    """Copies the pretrained weights. Those of the head and of auxiliary heads have no counterpart in ``network``."""
     own = network.state_dict()
     first = next(name for name, value in own.items() if value.ndim == 4)
     if own[first].shape[1] == 1:
-        weights = {**weights, first: weights[first].sum(1, keepdim=True)}
+        pretrained = {**pretrained, first: pretrained[first].sum(1, keepdim=True)}
     head = list(network.named_children())[-1][0]
-    kept = {name: weights[name] for name in own if name in weights and own[name].shape == weights[name].shape}
-    if others := [name for name in own if name not in kept and not name.startswith(f"{head}.")]:
-        raise ValueError(
-            f"model.weights={option}: made for images of another size ({others[0]}): try data.image_size=224"
-        )
-    network.load_state_dict(kept, strict=False)
+    both = [name for name in own if name in pretrained]
+    fitting = {name: pretrained[name] for name in both if own[name].shape == pretrained[name].shape}
+    others = [name for name in own if name not in fitting and not name.startswith(f"{head}.")]
+    if others:
+        raise ValueError(f"weights={weights}: made for images of another size ({others[0]}): try image_size=224")
+    network.load_state_dict(fitting, strict=False)

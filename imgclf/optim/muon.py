@@ -1,7 +1,7 @@
-"""The Muon optimizer, for convolutions too."""
+"""The Muon optimizer, for matrices and convolution kernels."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,54 +9,65 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
-QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's: steepest at 0, so that five iterations are enough
+from imgclf.core.validation import Rate, Strength, checked
+
+# Jordan's coefficients make the polynomial steep at 0, so that five iterations are enough.
+QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
 
 class Muon(Optimizer):
-    """Steps that change a layer in all directions alike (Jordan et al. 2024).
+    """Momentum whose steps are orthogonalised, so that they change a layer equally in all directions (Jordan 2024).
 
-    They are for matrices and kernels of convolutions but the last; all other parameters (of one dimension or three:
-    biases, scales, position embeddings) take AdamW's. torch's own Muon takes matrices only; here a kernel (out, in,
-    height, width) is the matrix (out, in * height * width). Its momentum is replaced by the nearest orthogonal matrix,
-    of the size that a step of AdamW has (Liu et al. 2025), so that one rate and one weight decay serve both.
+    Muon updates the hidden weights: matrices and convolution kernels, but not the last one, which is the head. A kernel
+    (out, in, height, width) counts as the matrix (out, in * height * width); torch's own Muon takes matrices only. The
+    momentum of each is replaced by the nearest orthogonal matrix, scaled to the size of a step of AdamW (Liu et al.
+    2025), so that both optimizers share one learning rate and one weight decay. AdamW updates all other parameters:
+    the head, and those of one or three dimensions (biases, scales, position embeddings).
 
     Args:
-        params: of the network, the last layer's last.
+        params: the network's parameters, in order: the last matrix is the head.
         lr: learning rate.
-        weight_decay: decoupled, as AdamW's.
-        momentum: of hidden weights, Nesterov's.
-        betas: of all others.
+        weight_decay: decoupled weight decay, as in AdamW.
+        momentum: Nesterov momentum of the hidden weights, in [0, 1).
+        betas: AdamW's two betas, for the other parameters, in [0, 1).
 
     Raises:
-        ValueError: ``momentum`` or ``betas`` out of range.
+        ValueError: an argument out of range.
+
+    Example:
+        >>> optimizer = Muon(network.parameters(), lr=5e-3)
     """
 
+    @checked
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.999),
+        lr: Strength = 1e-3,
+        weight_decay: Strength = 0.01,
+        momentum: Rate = 0.95,
+        betas: Sequence[Rate] = (0.9, 0.999),
     ) -> None:
-        shares = [momentum, *betas] if isinstance(betas, list | tuple) else []
-        if len(shares) != 3 or not all(isinstance(share, int | float) and 0 <= share < 1 for share in shares):
-            raise ValueError(
-                f"optimizer.momentum={momentum}, optimizer.betas={betas}: give one number and two, from 0 up to, not "
-                "including, 1"
-            )
+        if len(betas) != 2:
+            raise ValueError(f"betas={betas}: give two numbers from 0 up to, not including, 1")
         params = list(params)
         hidden = [parameter for parameter in params if parameter.ndim in (2, 4)][:-1]
-        known = {id(parameter) for parameter in hidden}
-        others = [parameter for parameter in params if id(parameter) not in known]
-        # torch's load_state_dict looks at "fused" to keep AdamW's count of steps on the parameters' device.
+        hidden_ids = {id(parameter) for parameter in hidden}
+        others = [parameter for parameter in params if id(parameter) not in hidden_ids]
+        # With "fused", torch's load_state_dict keeps AdamW's step counts on the parameters' device.
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "fused": True}
         super().__init__([{"params": hidden}, {"params": others}], defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; ``closure``, if given, computes the loss and the gradients first. Returns the loss."""
+        """Updates all parameters that have a gradient.
+
+        Args:
+            closure: computes the gradients and returns the loss. Without it, the gradients are there already.
+
+        Returns:
+            The closure's loss; None without a closure.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -72,10 +83,10 @@ class Muon(Optimizer):
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
             momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
-            ahead = gradient.lerp(momentum, group["momentum"]).flatten(1)
-            size = 0.2 * math.sqrt(max(ahead.shape))
+            nesterov = gradient.lerp(momentum, group["momentum"]).flatten(1)
+            size = 0.2 * math.sqrt(max(nesterov.shape))
             weight.mul_(1 - group["lr"] * group["weight_decay"])
-            weight.add_(orthogonal(ahead).view_as(weight), alpha=-group["lr"] * size)
+            weight.add_(orthogonal(nesterov).view_as(weight), alpha=-group["lr"] * size)
 
     def _step_others(self, group: dict[str, Any]) -> None:
         pairs = _with_gradients(group)
@@ -83,16 +94,14 @@ class Muon(Optimizer):
             if not self.state[parameter]:
                 zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
                 self.state[parameter].update(zeros, step=torch.zeros((), device=parameter.device))
-        averages, squares, steps = (
-            [self.state[parameter][name] for parameter, _ in pairs] for name in ("exp_avg", "exp_avg_sq", "step")
-        )
+        states = [self.state[parameter] for parameter, _ in pairs]
         adamw(
-            [parameter for parameter, _ in pairs],
-            [gradient for _, gradient in pairs],
-            averages,
-            squares,
-            [],
-            steps,
+            params=[parameter for parameter, _ in pairs],
+            grads=[gradient for _, gradient in pairs],
+            exp_avgs=[state["exp_avg"] for state in states],
+            exp_avg_sqs=[state["exp_avg_sq"] for state in states],
+            max_exp_avg_sqs=[],
+            state_steps=[state["step"] for state in states],
             fused=True,
             amsgrad=False,
             beta1=group["betas"][0],
@@ -105,10 +114,16 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About U V^T of a matrix U S V^T, float (M, N), by Newton-Schulz: 0.6 to 1.3 for 1 where S is not near 0.
+    """Approximates the orthogonal matrix nearest to a matrix, by Newton-Schulz iterations.
 
-    Each iteration multiplies by a polynomial in the Gram matrix. Those are gathered first: a kernel's Gram matrix is
-    several times smaller than the kernel.
+    Each iteration multiplies by a polynomial in the Gram matrix. The polynomials are multiplied with each other first,
+    because a kernel's Gram matrix is several times smaller than the kernel.
+
+    Args:
+        matrix: float (M, N), with the singular value decomposition U S V^T.
+
+    Returns:
+        About U V^T: its singular values are between 0.6 and 1.3, except where S is close to 0.
     """
     a, b, c = QUINTIC
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix

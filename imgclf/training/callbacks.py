@@ -38,8 +38,8 @@ class CheckpointMetadata(pl.Callback):
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         checkpoint[METADATA_KEY] = self._metadata(trainer, pl_module)
 
-    def _metadata(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        return build_metadata(pl_module, trainer.datamodule)  # pyrefly: ignore[missing-attribute]
+    def _metadata(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
+        return build_metadata(pl_module, trainer.datamodule)
 
 
 class ProgressBar(RichProgressBar):

@@ -36,7 +36,7 @@ def fit(
         run_dir: entered already, by the first process.
         data: set up for fit.
         classifier: untrained.
-        trainer: made with ``trainer_arguments``.
+        trainer: made by ``build_trainer``.
         config: the run's configuration, plain types.
 
     Raises:

@@ -9,13 +9,40 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imgclf.runs.resume import hint_if_saved, resume_hint
+from imgclf.training.cluster import check_devices, must_launch
 from imgclf.training.distributed import CLOSING, LOST, OURS, Terminated, signals_kept
+
+if TYPE_CHECKING:
+    import torch
 
 # Hydra's options of a sweep as a whole, which are no part of one of its jobs.
 SWEEP_OPTIONS = re.compile(r"[+~]*hydra[./](run|sweep|mode|launcher|sweeper|callbacks)\b")
+
+
+def launch_if_needed(script: str, trainer: Mapping[str, Any], device: "torch.device", tracebacks: bool) -> bool:
+    """Starts the processes of the run and waits for them, unless it has one process, or something else started them.
+
+    Args:
+        script: the file that was started, such as train.py.
+        trainer: ``devices``, the processes on this machine, and ``num_nodes``, the machines.
+        device: what each process computes on.
+        tracebacks: whether the processes print the traceback of an error.
+
+    Returns:
+        Whether there were processes to start. Then the run has ended.
+
+    Raises:
+        ValueError: there are too few GPUs, or other machines have to start their processes.
+        ChildProcessError, KeyboardInterrupt: as ``launch`` does.
+    """
+    check_devices(trainer["devices"], device)
+    needed = must_launch(trainer)
+    if needed:
+        launch(script, trainer["devices"], tracebacks)
+    return needed
 
 
 def launch(script: str, devices: int, tracebacks: bool = False) -> None:

@@ -1,63 +1,56 @@
-"""What a Trainer is given beside its own options: callbacks, loggers, precision and the processes that share a run."""
+"""Lightning's Trainer for a run: its callbacks, loggers, precision and processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import Logger
+from hydra.utils import instantiate
 
 from imgclf.checkpoints.files import AtomicCheckpointIO
 from imgclf.core.device import choose_precision
+from imgclf.core.names import better
 from imgclf.models.network import Network
 from imgclf.runs.run_dir import RunDir
-from imgclf.training.callbacks import CheckpointMetadata
+from imgclf.training.callbacks import CheckpointMetadata, callback_arguments
 from imgclf.training.history import History
 from imgclf.training.interruption import Interruption
 
 
-def trainer_arguments(
-    config: Mapping[str, Any],
-    run_dir: RunDir,
-    device: torch.device,
-    network: Network,
-    callbacks: Sequence[pl.Callback],
-    loggers: Sequence[Logger],
-) -> dict[str, Any]:
-    """The arguments that ``instantiate(config["trainer"], **arguments)`` needs beside the options themselves.
+def build_trainer(config: Mapping[str, Any], run_dir: RunDir, device: torch.device, network: Network) -> pl.Trainer:
+    """Lightning's Trainer with the callbacks and loggers of a run's configuration.
+
+    History, CheckpointMetadata and Interruption join the callbacks. A job of a sweep prints no summary of its model.
 
     Args:
         config: the run's configuration, plain types.
-        run_dir: where metrics.csv and checkpoints go.
+        run_dir: where metrics.csv, checkpoints and logs go.
         device: what this process computes on.
         network: chooses the precision, where that is "auto".
-        callbacks: those of the configuration; History, CheckpointMetadata and Interruption join them.
-        loggers: those of the configuration.
     """
 
     def write_metrics(rows: list[dict[str, Any]]) -> None:
         run_dir.write_csv("metrics.csv", list(dict.fromkeys(chain(*rows))), rows)
 
-    return {
+    trainer, mode = config["trainer"], better(config["objective"])
+    callbacks = [
+        instantiate(options, **callback_arguments(options, run_dir, mode))
+        for name, options in config["callbacks"].items()
+        if options and trainer.get(f"enable_{name}", True) and not (run_dir.in_sweep and name == "model_summary")
+    ]
+    return instantiate(
+        trainer,
         **_processes(config),
-        "precision": choose_precision(config["trainer"]["precision"], device, network),
-        "callbacks": [History(write_metrics), CheckpointMetadata(), *callbacks, Interruption(run_dir.last)],
-        "logger": list(loggers),
-        "plugins": [AtomicCheckpointIO()],
-        "default_root_dir": str(run_dir.path),
-        "num_sanity_val_steps": 0,
-        "use_distributed_sampler": False,  # the data module's samplers give every process its share
-    }
-
-
-def optimizer_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that ``instantiate(config["optimizer"], **arguments)`` needs beside the options themselves.
-
-    Lightning refuses to clip the gradients of a fused optimizer under mixed precision: it is not fused then.
-    """
-    clips = config["trainer"]["gradient_clip_val"] and "fused" in config["optimizer"]
-    return {"fused": False} if clips else {}
+        precision=choose_precision(trainer["precision"], device, network),
+        callbacks=[History(write_metrics), CheckpointMetadata(), *callbacks, Interruption(run_dir.last)],
+        logger=[instantiate(options, save_dir=str(run_dir.path)) for options in config["logger"].values() if options],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(run_dir.path),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the data module's samplers give every process its share
+        _convert_="all",
+    )
 
 
 def _processes(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import inspect
+import re
 
 import pytest
 import torch
@@ -39,8 +40,8 @@ def test_every_model_config(name, shape):
 def test_configs_state_the_defaults_of_their_class(name):
     config = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "model" / f"{name}.yaml"))
     network = build(name, image_shape=[1, 28, 28], num_classes=10)
-    for argument, default in inspect.signature(type(network)).parameters.items():
-        if argument not in ("image_shape", "num_classes"):
+    for argument, default in inspect.signature(type(network).__init__).parameters.items():
+        if argument not in ("self", "image_shape", "num_classes"):
             expected = list(default.default) if isinstance(default.default, tuple) else default.default
             assert config[argument] == expected
 
@@ -64,7 +65,7 @@ def test_defaults_are_the_small_projects_networks():
 
 
 def test_too_many_blocks_for_the_image():
-    with pytest.raises(ValueError, match=r"model\.channels=\[8, 8, 8, 8\]: too many blocks"):
+    with pytest.raises(ValueError, match=r"^channels=\[8, 8, 8, 8\]: too many blocks"):
         CNN(channels=[8, 8, 8, 8])
 
 
@@ -80,7 +81,7 @@ def test_dropout_keeps_its_share_and_the_mean():
     assert torch.equal(Dropout(0.0)(x), x)
     assert Dropout(0.999)(x).isfinite().all()
     for p in (-0.1, 1.0, float("nan")):
-        with pytest.raises(ValueError, match=r"model\.dropout"):
+        with pytest.raises(ValueError, match=rf"^p={p}: .*from 0"):
             Dropout(p)
 
 
@@ -114,10 +115,8 @@ def test_a_deeper_cnn_has_more_convolutions_a_block_at_the_same_sizes():
         *((4, 6), (6, 6), (6, 6)),
     ]
     assert network.layers[-1].in_features == 6 * 7 * 7
-    with pytest.raises(ValueError, match=r"model\.channels.*too many blocks"):
+    with pytest.raises(ValueError, match=r"^channels=.*too many blocks"):
         CNN(channels=[4, 4, 4], depth=2)
-    with pytest.raises(ValueError, match=r"model\.depth=0"):
-        CNN(depth=0)
 
 
 def test_stochastic_depth_leaves_blocks_out_per_image_in_training_only():
@@ -130,8 +129,6 @@ def test_stochastic_depth_leaves_blocks_out_per_image_in_training_only():
     left_out = (last(images) == images).flatten(1).all(1)
     assert 60 < int(left_out.sum()) < 140
     assert not (last.eval()(images) == images).flatten(1).all(1).any()
-    with pytest.raises(ValueError, match=r"model\.stochastic_depth=1"):
-        ResNet(stochastic_depth=1.0)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -150,5 +147,22 @@ def test_invariant_logits_are_those_of_every_quarter_turn():
     for x in turned:
         torch.testing.assert_close(invariant(x), invariant(images))
     assert all(not torch.allclose(upright(x), upright(images), atol=1e-3) for x in turned[1:])
-    with pytest.raises(ValueError, match=r"model\.channels"):
+    with pytest.raises(ValueError, match=r"^channels=\[1, 1, 1, 1\]"):
         P4CNN((1, 4, 4), channels=[1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("network", "options"),
+    [
+        *((CNN, {name: value}) for name, value in (("channels", [8, 0]), ("hidden", 128), ("dropout", 1.0))),
+        *((CNN, {name: value}) for name, value in (("depth", 0), ("kernel_size", 2.0), ("padding", -1))),
+        *((CNN, {name: value}) for name, value in (("batch_norm", "no"), ("depth", 10_000))),
+        *((MLP, {"hidden": value}) for value in ("128", [128.0], [-1])),
+        *((ResNet, {name: value}) for name, value in (("widths", []), ("stem_stride", 0), ("stochastic_depth", 1.0))),
+        *((P4CNN, {name: value}) for name, value in (("channels", []), ("invariant", 2), ("dropout", float("nan")))),
+    ],
+)
+def test_an_argument_out_of_range_is_named_with_its_value(network, options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"^{name}={re.escape(str(value))}: "):
+        network(**options)

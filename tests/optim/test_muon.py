@@ -1,4 +1,5 @@
 import copy
+import re
 
 import pytest
 import torch
@@ -100,8 +101,10 @@ def test_a_closure_is_called_with_gradients():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"momentum": 1}, {"momentum": None}, {"betas": 3}, {"betas": [0.9]}, {"betas": [0.9, -1]}]
+    "wrong",
+    [{"momentum": 1}, {"momentum": None}, {"betas": 3}, {"betas": [0.9]}, {"betas": [0.9, -1]}, {"lr": -0.1}],
 )
 def test_numbers_out_of_range_are_refused(wrong):
-    with pytest.raises(ValueError, match="give one number and two, from 0 up to, not including, 1"):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"^{name}={re.escape(str(value))}: "):
         Muon([nn.Parameter(torch.ones(2, 2))], **wrong)
