@@ -82,6 +82,9 @@ def train(
     """
     if config["objective"] in BINARY_OBJECTIVES and len(data.class_names) != 2:
         raise ValueError(f"objective={config['objective']} needs data of two classes, not {len(data.class_names)}")
+    threshold = config["classifier"]["threshold"]
+    if threshold != 0.5 and len(data.class_names) != 2:
+        raise ValueError(f"threshold={threshold} is for two classes, not {len(data.class_names)}: leave it out")
     history = next(callback for callback in trainer.callbacks if isinstance(callback, History))  # pyrefly: ignore[missing-attribute]
     resumed = None
     with _resumable(folder):

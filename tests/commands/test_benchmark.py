@@ -51,7 +51,7 @@ def test_evaluation_is_measured_for_both_networks(tmp_path):
 @pytest.mark.parametrize("mixed", ["32-true", "bf16-mixed"])
 def test_the_loop_by_hand_trains_the_recipe_s_network(mixed):
     config = {
-        "model": {"_target_": "imgclf.models.mlp.MLP", "hidden": [16], "label_smoothing": 0.0, "channels_last": True},
+        "model": {"_target_": "imgclf.models.mlp.MLP", "hidden": [16]},
         "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01, "fused": True},
         "trainer": {"precision": mixed},
         "data": {"batch_size": 50},

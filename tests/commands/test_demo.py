@@ -38,7 +38,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 def predictor_of(network, names=Digits.class_names, **options) -> Predictor:
-    return Predictor(Classifier(network, names, **options), tuple(network.init_args["image_shape"]))
+    return Predictor(Classifier(network, list(names), **options), tuple(network.init_args["image_shape"]))
 
 
 def drawn(*strokes, mode="RGB") -> Image.Image:
