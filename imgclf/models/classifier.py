@@ -48,7 +48,8 @@ class Classifier(pl.LightningModule):
             ``T_max`` that is not set, it gets the length of the run.
         scheduler_interval: whether the scheduler steps after every training step or after every epoch.
         threshold: for two classes, the probability from which the second is predicted, in (0, 1). "validation" chooses
-            it after every epoch on the validation images, for the largest sensitivity + specificity.
+            it after every epoch on the validation images, for the largest sensitivity + specificity. For more classes
+            it has no effect.
         normalize: "dataset" normalises by ``mean`` and ``std``, "image" by the mean and deviation of each image.
         channels_last: keep weights and activations in this memory format, in which convolutions are faster.
         compile: the mode in which ``torch.compile`` compiles the network for training; None does not compile it.
@@ -84,11 +85,10 @@ class Classifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         classes = len(class_names)
-        if threshold != 0.5 and classes != 2:
-            raise ValueError(f"threshold={threshold}: it is for two classes, not {classes}; leave it out")
         self.class_names, self.normalize, self.seed = list(class_names), normalize, seed
         self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
-        self.compile_mode, self.chooses_threshold = compile, threshold == "validation"
+        self.compile_mode = compile
+        self.chooses_threshold = threshold == "validation" and classes == 2
         self.network = network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         self.loss = without_state(loss or nn.CrossEntropyLoss())
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(-1, 1, 1))

@@ -33,7 +33,8 @@ def rows(folder) -> list[dict[str, str]]:
 @pytest.mark.draws
 def test_a_binary_run_and_its_evaluation(train, script, tiny_data, tmp_path):
     result = train(
-        *(*XRAY, "model.threshold=validation", "data.balance=sampler", "augmentation=photo", "objective=val/auroc"),
+        *(*XRAY, "classifier.threshold=validation", "data.balance=sampler"),
+        *("augmentation=photo", "objective=val/auroc"),
         *("trainer.max_epochs=2", "hydra.run.dir=run"),
     )
     assert result.code == 0, result.err
@@ -84,7 +85,7 @@ def test_a_binary_run_and_its_evaluation(train, script, tiny_data, tmp_path):
 def test_no_test_image_is_looked_at_before_the_network_and_its_threshold_are_chosen(train, tmp_path, monkeypatch):
     recipe = (
         *XRAY,
-        "model.threshold=validation",
+        "classifier.threshold=validation",
         "callbacks=early_stopping",
         "trainer.max_epochs=3",
         "data.balance=sampler",
@@ -222,7 +223,7 @@ def test_every_bad_file_is_named_before_training(train, tmp_path):
 
 def test_a_resumed_binary_run_ends_as_one_never_stopped(train, power_cut, tmp_path):
     recipe = (
-        *("data=chest_xray", "data.image_size=32", "data.batch_size=16", "model.threshold=validation"),
+        *("data=chest_xray", "data.image_size=32", "data.batch_size=16", "classifier.threshold=validation"),
         *("data.balance=weighted_loss", "augmentation=photo", "trainer.max_epochs=4"),
         *("model=torchvision", "model.name=squeezenet1_1", "model.freeze_epochs=2"),
     )

@@ -27,14 +27,13 @@ def test_train_names_every_group_choice_and_option(words):
     for group in GROUPS:
         for file in (PROJECT / "conf" / group).glob("*.yaml"):
             assert file.stem in words, f"{group}={file.stem}"
-            if group in ("data", "model", "optimizer", "augmentation", "trainer"):
+            if group in ("data", "model", "loss", "classifier", "optimizer", "augmentation", "trainer"):
                 options = {name for name in OmegaConf.load(file) if name != "defaults" and name[0] != "_"}
                 known = {word.removeprefix(f"{group}.") for word in words}
                 assert options - {"data_dir", "cache_dir", "dataset"} <= known, file.name
     config = OmegaConf.load(PROJECT / "conf" / "train.yaml")
-    assert set(config) - {"defaults", "hydra", "data", "model"} <= words
-    for group in ("data", "model"):
-        assert {f"{group}.{name}" for name in config[group]} <= words
+    assert set(config) - {"defaults", "hydra", "data"} <= words
+    assert {f"data.{name}" for name in config.data} <= words
 
 
 def test_evaluate_names_every_option(words):

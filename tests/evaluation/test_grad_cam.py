@@ -29,7 +29,7 @@ class Bright(Network):
 
 
 def predictor(network, names=("dark", "light")) -> Predictor:
-    return Predictor(Classifier(network, names), tuple(network.init_args["image_shape"]), batch_size=3)
+    return Predictor(Classifier(network, list(names)), tuple(network.init_args["image_shape"]), batch_size=3)
 
 
 def test_grad_cam_finds_the_evidence():

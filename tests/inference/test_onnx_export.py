@@ -45,7 +45,7 @@ def classifier(network, **options) -> Classifier:
     *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
     names = [f"class {i}" for i in range(max(2, last.out_features))]
     channels = network.init_args["image_shape"][0]
-    made = Classifier(network, names, [0.3, 0.4, 0.5][:channels], [0.2, 0.3, 0.4][:channels], **options)
+    made = Classifier(network, list(names), [0.3, 0.4, 0.5][:channels], [0.2, 0.3, 0.4][:channels], **options)
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.running_mean.uniform_(-0.2, 0.2)

@@ -55,12 +55,6 @@ def test_a_bad_argument_is_named_with_its_value(options):
         two_classes(**options)
 
 
-@pytest.mark.parametrize("threshold", [0.3, "validation"])
-def test_a_threshold_is_for_two_classes(threshold):
-    with pytest.raises(ValueError, match=f"^threshold={threshold}: .*two classes, not 10"):
-        ten_classes(threshold=threshold)
-
-
 def test_a_compiled_network_learns_the_same(train, tmp_path, monkeypatch):
     modes, compile_ = [], nn.Module.compile
 

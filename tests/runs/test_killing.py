@@ -21,7 +21,7 @@ from tests.runs.comparison import STEP, VALIDATION, assert_the_same_run, at_call
 # Two classes, whose scores are collected; files, which are decoded into a cache first.
 XRAYS = (
     *("data=chest_xray", "data_dir=.", "data.image_size=16", "data.batch_size=12", "data.eval_batch_size=4"),
-    *("model=mlp", "model.hidden=[8]", "model.dropout=0.2", "model.threshold=validation", "augmentation=affine"),
+    *("model=mlp", "model.hidden=[8]", "model.dropout=0.2", "classifier.threshold=validation", "augmentation=affine"),
     *("trainer.log_every_n_steps=4", "trainer.max_epochs=4", "callbacks.dashboard.every_n_epochs=2"),
     *("trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.enable_model_summary=false"),
 )

@@ -64,7 +64,13 @@ def test_a_checkpoint_without_what_resuming_needs_is_refused(train):
 
 
 def test_averaged_weights_are_what_is_validated_and_kept_and_resumed(train, power_cut, tmp_path):
-    recipe = (*XRAYS, "callbacks=ema", "callbacks.ema.decay=0.9", "model.threshold=validation", "trainer.max_epochs=4")
+    recipe = (
+        *XRAYS,
+        "callbacks=ema",
+        "callbacks.ema.decay=0.9",
+        "classifier.threshold=validation",
+        "trainer.max_epochs=4",
+    )
     assert train(*recipe, "hydra.run.dir=whole").code == 0
     with power_cut(2):
         train(*recipe, "hydra.run.dir=cut")

@@ -22,7 +22,7 @@ EXACT = ("model.hidden=[16]", "optimizer=sgd", "optimizer.lr=0.05", "trainer.pre
 TEN = ("data=mnist", "data.batch_size=50", "model=mlp", *EXACT)
 TWO = (
     *("data=chest_xray", "data.image_size=16", "data.batch_size=12", "data.balance=weighted_loss", "model=mlp", *EXACT),
-    *("model.threshold=validation", "objective=val/auroc", "optimizer.lr=0.002"),
+    *("classifier.threshold=validation", "objective=val/auroc", "optimizer.lr=0.002"),
 )
 
 

@@ -26,7 +26,7 @@ def left_behind(run):
     [
         SMALL,
         (*NOISY, "callbacks=ema", "optimizer=sgd", "scheduler=onecycle", "trainer.precision=bf16-mixed"),
-        (*XRAYS, "model.threshold=validation", "scheduler=cosine", "augmentation=photo", "data.balance=sampler"),
+        (*XRAYS, "classifier.threshold=validation", "scheduler=cosine", "augmentation=photo", "data.balance=sampler"),
         (*SMALL, "augmentation.mixup.p=0.5", "augmentation.affine.translate=0.1", "data.num_workers=1"),
     ],
     ids=("plain", "average", "two classes", "mixed"),
