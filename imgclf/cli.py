@@ -32,7 +32,7 @@ SWEEP_EXTRA = (
     *(f"hydra/launcher/{name}" for name in ("joblib", "submitit_local", "submitit_slurm", "ray")),
 )
 OPTIONS_ARE = "options are written name=value, such as trainer.max_epochs=3"
-ARGUMENT = re.compile(r"(?<![\w./=-])(?P<name>[a-z]\w*)=(?P<value>[^\s:;,)]*)")  # in an error message of the library
+ARGUMENT = re.compile(r"(?<![\w./=-])(?P<name>[A-Za-z]\w*)=(?P<value>[^\s:;,)]*)")  # in an error message of the library
 LONGEST = 4000  # characters of a message
 
 tracebacks = False  # whether the user asked for them

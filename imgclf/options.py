@@ -178,12 +178,14 @@ def evaluated_data(cfg: DictConfig) -> tuple[bool, bool]:
     option changes which images these are.
 
     Raises:
-        ValueError: there are no data to evaluate on, or their folder is not known here.
+        ValueError: there is no such split, there are no data, or their folder is not known here.
     """
+    if cfg.split not in SPLITS:
+        raise ValueError(f"split={cfg.split}: choose one of {', '.join(SPLITS)}")
     if "_target_" not in cfg.data:
         raise ValueError(f"ckpt={cfg.ckpt} does not say what data it was trained on: name some, such as data=mnist")
     if missing := OmegaConf.missing_keys(cfg.data):
-        wanted = " ".join(f"data.{name}=..." for name in sorted(missing))
+        wanted = " ".join(f"{name}=..." for name in sorted(missing))
         raise ValueError(f"ckpt={cfg.ckpt} names a place on this machine and lies in no run folder: type {wanted}")
     from imgclf.evaluation.leakage import DIVISION, SOURCE  # lazy: it imports torch
 
