@@ -4,7 +4,6 @@ import logging
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich import get_console
@@ -14,6 +13,7 @@ from rich.table import Column, Table
 from imgclf import cli
 from imgclf.core.names import SPLITS
 from imgclf.core.text import printable
+from imgclf.options import CONF
 
 if TYPE_CHECKING:  # lazy: the help text needs no torch
     from imgclf.data.datamodule import ImageDataModule
@@ -51,13 +51,15 @@ def main(arguments: Sequence[str]) -> None:
     from hydra import compose, initialize_config_dir  # lazy: the help text needs no Hydra
     from hydra.utils import instantiate
 
-    with initialize_config_dir(str(Path(__file__).absolute().parent.parent / "conf")):
+    with initialize_config_dir(str(CONF)):
         config = compose("train", list(arguments), return_hydra_config=True)
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
-    data = instantiate(config.data, _convert_="all", _execution_whitelist_=("imgclf.data.*",))
     choice = config.hydra.runtime.choices.data
     published = choice in PUBLISHED and config.data.get("root") in (None, choice)  # not the user's own folder
-    if faults := check(data, f"data={choice}", published):
+    with cli.naming_options({"data": config.data}):
+        data = instantiate(config.data, _convert_="all", _execution_whitelist_=("imgclf.data.*",))
+        faults = check(data, f"data={choice}", published)
+    if faults:
         raise ValueError(f"data={choice}: {'; '.join(faults)}: results would not be worth trusting")
 
 

@@ -105,8 +105,9 @@ def naming_options(cfg: Any) -> Iterator[None]:
         yield
     except Exception as error:
         if not hasattr(error, "options"):
-            error.options = flat(OmegaConf.to_container(cfg))  # pyrefly: ignore[missing-attribute]
-            error.add_note(f"given {' '.join(HydraConfig.get().overrides.task)[:300]}")
+            error.options = flat(OmegaConf.to_container(OmegaConf.create(cfg)))  # pyrefly: ignore[missing-attribute]
+            if HydraConfig.initialized():
+                error.add_note(f"given {' '.join(HydraConfig.get().overrides.task)[:300]}")
         raise
 
 

@@ -84,7 +84,7 @@ def test_a_network_without_a_place_for_evidence():
 def test_only_networks_of_digits_get_a_sketch_pad(predictor):
     pads = [
         [component["type"] for component in build_page(p).config["components"]].count("html")
-        for p in (predictor, predictor_of(CNN((3, 40, 40), 3, channels=[4]), "abc"))
+        for p in (predictor, predictor_of(CNN((3, 40, 40), 3, channels=[4]), list("abc")))
     ]
     assert pads == [1, 0]
 

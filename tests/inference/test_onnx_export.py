@@ -69,7 +69,7 @@ def checkpoint(path, network, data=None, **options):
 
 @pytest.fixture
 def small(tmp_path):
-    data = NoisyImages(base="digits", variation="rot", backgrounds=tmp_path)
+    data = NoisyImages(base="digits", variation="rot", backgrounds=str(tmp_path))
     return checkpoint(tmp_path / "small.ckpt", MLP((1, 28, 28), 10, hidden=[8]), data)
 
 

@@ -37,7 +37,7 @@ def test_jobs_run_side_by_side_and_are_compared(launcher, tiny_data, tmp_path):
     with (tmp_path / "sweep" / "summary.csv").open() as file:
         ok, failed = csv.DictReader(file)
     assert (ok["job"], ok["status"], failed["job"], failed["status"]) == ("1", "ok", "0", "failed")
-    assert "data.batch_size=100000 is larger than" in failed["error"]
+    assert "data.batch_size=100000: larger than" in failed["error"]
     assert {path.name for path in tmp_path.iterdir()} == {"sweep"}  # no job made a folder of its own elsewhere
     environment = json.loads((tmp_path / "sweep" / "1" / "environment.json").read_text())
     if launcher[0] != "launcher=submitit_local":  # they share the cores
