@@ -3,7 +3,6 @@
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Literal, get_args
 
 import lightning.pytorch as pl
@@ -31,7 +30,7 @@ def num_logits(class_names: Sequence[str]) -> int:
 
 
 class Classifier(pl.LightningModule):
-    """Trains a network, with any loss, and normalises the images itself, so that this travels with the weights.
+    """Trains a network, and normalises the images itself, so that this travels with the weights.
 
     For two classes, the second is the positive one and the network has one logit. With a logit of 0 for the first class
     beside it, softmax equals the sigmoid, and cross-entropy equals binary cross-entropy.
@@ -39,25 +38,21 @@ class Classifier(pl.LightningModule):
     Args:
         network: maps normalised float images (N, C, H, W) to logits (N, ``num_logits(class_names)``).
         class_names: in the order of the class indices.
-        mean: of each channel, for images in [0, 1].
-        std: of each channel.
+        mean, std: of each channel, for images in [0, 1].
         loss: maps logits (N, classes) and labels to a scalar; cross-entropy by default. Labels are int64 (N,) or, with
             MixUp and CutMix, float (N, classes). The validation loss is always plain cross-entropy.
-        optimizer: makes the optimizer from the parameters.
-        scheduler: makes the learning-rate scheduler from the optimizer. If it has an argument ``total_steps`` or
-            ``T_max`` that is not set, it gets the length of the run.
-        scheduler_interval: whether the scheduler steps after every training step or after every epoch.
-        threshold: for two classes, the probability from which the second is predicted, in (0, 1). "validation" chooses
-            it after every epoch on the validation images, for the largest sensitivity + specificity. For more classes
-            it has no effect.
+        optimizer: is called with the parameters.
+        scheduler: is called with the optimizer. If it has an argument ``total_steps`` or ``T_max`` that is not set, it
+            gets the length of the run.
+        threshold: for two classes, the probability from which the second is predicted. "validation" chooses it after
+            every epoch on the validation images, for the largest sensitivity + specificity.
         normalize: "dataset" normalises by ``mean`` and ``std``, "image" by the mean and deviation of each image.
         channels_last: keep weights and activations in this memory format, in which convolutions are faster.
-        compile: the mode in which ``torch.compile`` compiles the network for training; None does not compile it.
-            "reduce-overhead" replays CUDA graphs, for networks so small that the GPU waits for Python.
+        compile: the mode in which ``torch.compile`` compiles the network for training. "reduce-overhead" replays CUDA
+            graphs, for networks so small that the GPU waits for Python.
         seed: for dropout, which depends on it, the epoch and the step only.
 
     Raises:
-        ValueError: an argument out of range.
         FloatingPointError: in training, if the loss is no longer finite. The message names the step.
 
     Example:
@@ -149,10 +144,7 @@ class Classifier(pl.LightningModule):
         self._pending.append((self.global_step + 1, loss.detach(), logits.detach(), labels))
         last = self.trainer.is_last_batch
         if last or len(self._pending) >= max(1, self.trainer.log_every_n_steps):  # pyrefly: ignore[missing-attribute]
-            self._count_pending()
-        if last:
-            metrics = self._metrics["train"].compute(self._training_threshold())
-            self._train_metrics = {**metrics, "lr": self._learning_rate()}
+            self._count_pending(end_of_epoch=last)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -182,11 +174,8 @@ class Classifier(pl.LightningModule):
             raise ValueError("scheduler=ReduceLROnPlateau: it waits for a metric; use a schedule of fixed length")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.scheduler_interval}}
 
-    def _count_pending(self) -> None:
-        """Adds the pending steps to the epoch's metrics, checks that their losses are finite, and logs them.
-
-        What is shown and logged for these steps is the loss and accuracy of this process's images.
-        """
+    def _count_pending(self, end_of_epoch: bool) -> None:
+        """Checks the pending losses, adds the steps to the epoch's metrics, and logs those of this process's images."""
         steps, losses, logits, labels = zip(*self._pending, strict=True)
         sizes = torch.tensor([len(batch) for batch in labels], device=self.device)
         losses, scores, labels = torch.stack(losses), torch.cat(logits), torch.cat(labels)
@@ -197,16 +186,16 @@ class Classifier(pl.LightningModule):
                 raise self._diverged(loss, step, "loss")
         losses = losses.repeat_interleave(sizes)
         self._metrics["train"].to(self.device).update(losses, scores, labels)
-        predicted = decide(scores, self._training_threshold())
+        # While the weights still change, the threshold that an earlier epoch chose says little about this one.
+        threshold = 0.5 if self.chooses_threshold else self.threshold
+        predicted = decide(scores, threshold)
         self.live = {"loss": float(losses.mean()), "accuracy": float((predicted == labels).float().mean())}
         self._pending.clear()
         values = {**{f"step/{name}": value for name, value in self.live.items()}, "step/lr": self._learning_rate()}
         for logger in self.loggers:
             logger.log_metrics(values, step=self.global_step)
-
-    def _training_threshold(self) -> float | Tensor:
-        # While the weights still change, the threshold that an earlier epoch chose says little about this one.
-        return 0.5 if self.chooses_threshold else self.threshold
+        if end_of_epoch:
+            self._train_metrics = {**self._metrics["train"].compute(threshold), "lr": values["step/lr"]}
 
     def _learning_rate(self) -> float:
         return float(self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -219,19 +208,12 @@ class Classifier(pl.LightningModule):
 
 
 def _run_length(factory: Callable[..., LRScheduler], length: int) -> dict[str, int]:
-    """The arguments of a scheduler that say how long the run is, unless they are set already.
-
-    Raises:
-        ValueError: ``total_steps`` is set to fewer steps than the run has, or ``T_max`` is not positive.
-    """
-    set_already = factory.keywords if isinstance(factory, partial) else {}
-    supplied = {}
+    """A scheduler's arguments for the length of the run, unless they are set. It may not end before the run does."""
+    unset = {}
     for name, least in (("total_steps", length), ("T_max", 1)):
-        if name not in inspect.signature(factory).parameters:
-            continue
-        value = set_already.get(name)
-        if value is None:
-            supplied[name] = length
-        elif not isinstance(value, int) or value < least:
+        value = getattr(factory, "keywords", {}).get(name)  # where the factory is a partial
+        if value is not None and (not isinstance(value, int) or value < least):
             raise ValueError(f"{name}={value}: leave it out, or give a whole number from {least} up")
-    return supplied
+        if value is None and name in inspect.signature(factory).parameters:
+            unset[name] = length
+    return unset

@@ -7,30 +7,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from imgclf.core.validation import Positive, Rate, Size, Widths, checked
-from imgclf.models.layers import Dropout
-from imgclf.models.network import Network
-
-Padding = Annotated[int, Field(ge=0, le=1000)]
+from imgclf.models.network import Dropout, Network
 
 
 class CNN(Network):
     """Blocks of convolutions, 2x2 max pooling and ReLU, then dropout and linear layers.
 
-    The defaults are those of the small MNIST projects: 3x3 convolutions of 32 and 64 channels, dropout 0.5.
-
     Args:
-        image_shape: channels, height, width.
-        num_classes: number of logits.
-        channels: output channels of each block.
+        channels: output channels of each block. The image has to be large enough for that many blocks.
         depth: number of convolutions in each block. The pooling follows the first.
-        kernel_size: side of the kernels.
         padding: pixels added on every side of each convolution's input.
-        hidden: number of units of each linear layer before the last one.
+        hidden: units of each linear layer before the last one.
         dropout: probability of dropping a feature, before the first linear layer.
         batch_norm: normalise after each convolution.
-
-    Raises:
-        ValueError: an argument out of range, or the image is too small for that many blocks.
     """
 
     @checked
@@ -41,7 +30,7 @@ class CNN(Network):
         channels: Widths = (32, 64),
         depth: Size = 1,
         kernel_size: Size = 3,
-        padding: Padding = 0,
+        padding: Annotated[int, Field(ge=0, le=1000)] = 0,
         hidden: Widths = (),
         dropout: Rate = 0.5,
         batch_norm: bool = False,

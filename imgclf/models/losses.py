@@ -2,18 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 
 def build_loss(factory: Callable[..., nn.Module], class_weights: Sequence[float] | None = None) -> nn.Module:
-    """Builds the training loss, with a weight for each class if there are any.
-
-    A loss is an nn.Module that maps logits (N, classes) and labels to a scalar. Labels are int64 (N,) or, with MixUp
-    and CutMix, float (N, classes). To train with another loss, write its class and name it as ``_target_`` in a file
-    of conf/loss.
+    """Builds the training loss: an nn.Module that maps logits and labels to a scalar, as ``Classifier`` describes it.
 
     Args:
         factory: the class of the loss, or a partial of it.
@@ -21,14 +16,11 @@ def build_loss(factory: Callable[..., nn.Module], class_weights: Sequence[float]
 
     Raises:
         ValueError: there are class weights, and the loss takes no ``weight``.
-
-    Example:
-        >>> build_loss(partial(nn.CrossEntropyLoss, label_smoothing=0.1), class_weights=[1.0, 3.0])
     """
     if class_weights is None:
         return factory()
     if "weight" not in inspect.signature(factory).parameters:
-        name = getattr(factory.func if isinstance(factory, partial) else factory, "__name__", factory)
+        name = getattr(factory, "func", factory).__name__
         raise ValueError(f"balance=weighted_loss: {name} takes no weight for each class; use balance=sampler")
     return factory(weight=torch.tensor(class_weights, dtype=torch.float32))
 
@@ -37,11 +29,11 @@ def without_state(loss: nn.Module) -> nn.Module:
     """Returns the loss after its buffers are made non-persistent: a checkpoint is for prediction, which needs no loss.
 
     Raises:
-        ValueError: the loss has parameters, which no checkpoint would keep; or its ``label_smoothing`` is not in
-            [0, 1). torch itself says that only in the first step, and allows 1, with which there is nothing to learn.
+        ValueError: the loss has parameters, which no checkpoint would keep, or its ``label_smoothing`` is out of range.
     """
-    if any(True for _ in loss.parameters()):
+    if list(loss.parameters()):
         raise ValueError(f"loss={type(loss).__name__}: it has parameters; only a loss without parameters can be used")
+    # torch checks this only in the first step, and allows 1, with which there is nothing to learn.
     smoothing = getattr(loss, "label_smoothing", 0.0)
     if not isinstance(smoothing, int | float) or not 0 <= smoothing < 1:
         raise ValueError(f"label_smoothing={smoothing}: give a number from 0 up to, not including, 1")
@@ -55,13 +47,8 @@ def share_of_weight(loss: nn.Module, labels: Tensor, world_size: int) -> float |
     """The factor that makes the mean of the processes' losses equal to the loss of all their images.
 
     Cross-entropy divides the loss of a batch by the sum of its images' class weights, and DDP averages over processes.
-    Without this factor, an image would count more in a process whose other images weigh less. All processes have to
-    call this function.
-
-    Args:
-        loss: only torch's cross-entropy with class weights needs a factor other than 1.
-        labels: int64 (N,), of this process's images.
-        world_size: number of processes.
+    Without this factor, an image would count more in a process whose other images weigh less. Other losses have a
+    factor of 1. All processes have to call this function, each with the labels, int64 (N,), of its own images.
     """
     if not isinstance(loss, nn.CrossEntropyLoss) or loss.weight is None:
         return 1.0

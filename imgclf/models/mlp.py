@@ -6,23 +6,15 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from imgclf.core.validation import Positive, Rate, Widths, checked
-from imgclf.models.layers import Dropout
-from imgclf.models.network import Network
+from imgclf.models.network import Dropout, Network
 
 
 class MLP(Network):
     """Flattens the pixels and applies hidden layers with ReLU, then a last linear layer.
 
-    The defaults are those of the small Fashion-MNIST project: hidden layers of 128 and 64 units.
-
     Args:
-        image_shape: channels, height, width.
-        num_classes: number of logits.
-        hidden: number of units of each hidden layer.
+        hidden: units of each hidden layer.
         dropout: probability of dropping a unit, after every hidden layer.
-
-    Raises:
-        ValueError: an argument out of range.
     """
 
     @checked

@@ -1,8 +1,12 @@
-"""The base of every network."""
+"""What networks share: their base, and a fast dropout."""
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from imgclf.core.rebuild import Rebuildable
+from imgclf.core.rng import random_bytes
+from imgclf.core.validation import Rate, checked
 
 
 class Network(Rebuildable, nn.Module):
@@ -12,19 +16,30 @@ class Network(Rebuildable, nn.Module):
     its own. All are numbers, strings or lists of these, because a checkpoint keeps nothing else. ``forward`` maps float
     images (N, C, H, W) to logits (N, num_classes). For data of two classes, ``num_classes`` is 1: the only logit is the
     second class's.
-
-    Example:
-        >>> class Linear(Network):
-        ...     def __init__(self, image_shape=(1, 28, 28), num_classes=10):
-        ...         super().__init__()
-        ...         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), num_classes))
-        ...
-        ...     def forward(self, images):
-        ...         return self.layers(images)
     """
 
     def begin_epoch(self, epoch: int) -> None:
-        """Is called in training mode before each epoch of training, counted from 0.
+        """Is called in training mode before each epoch (from 0), and once more when training starts or is resumed."""
 
-        It is called once more when training starts, or is resumed in the middle of an epoch.
-        """
+
+class Dropout(nn.Module):
+    """Dropout whose mask is drawn as random bytes. On a CPU, that is several times as fast as torch's Dropout.
+
+    ``p`` is rounded to a multiple of 1/256, and is at most 255/256.
+    """
+
+    @checked
+    def __init__(self, p: Rate = 0.5) -> None:
+        super().__init__()
+        self.p = min(round(p * 256), 255) / 256
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if torch.compiler.is_compiling():  # the compiler fuses torch's dropout with its neighbours
+            return F.dropout(x, self.p)
+        keep = random_bytes(tuple(x.shape), x.device) >= round(self.p * 256)
+        return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

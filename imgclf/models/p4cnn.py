@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgclf.core.validation import Positive, Rate, Size, Widths, checked
-from imgclf.models.layers import Dropout
-from imgclf.models.network import Network
+from imgclf.models.network import Dropout, Network
 
 ORIENTATIONS = 4  # turns of 0, 90, 180 and 270 degrees
 
@@ -19,13 +18,7 @@ class P4Conv(nn.Module):
     A feature map is (N, 4 * channels, H, W): all channels of the first orientation, then all of the second, and so on.
     If the image is turned by 90 degrees, each feature map is turned by 90 degrees and moves to the next orientation.
     This holds because ``weight`` is used in four orientations, and because batch normalisation takes the four
-    orientations of a channel together.
-
-    Args:
-        in_channels: channels of the input in each orientation, or the image's channels if ``lifting``.
-        out_channels: channels of the output in each orientation.
-        lifting: the input is an image, which has no orientations yet.
-        pool: 2x2 max pooling after the convolution.
+    orientations of a channel together. If ``lifting``, the input is an image, which has no orientations yet.
     """
 
     def __init__(self, in_channels: int, out_channels: int, lifting: bool = False, pool: bool = False) -> None:
@@ -59,16 +52,11 @@ class P4CNN(Network):
     """Blocks of ``P4Conv``, the maximum over the image, then a linear layer. Each block but the last halves the image.
 
     Args:
-        image_shape: channels, height, width.
-        num_classes: number of logits.
         channels: output channels of each block, in each of the four orientations.
-        depth: number of convolutions in each block.
+        depth: convolutions in each block.
         invariant: take the maximum over orientations too. Then an image and its quarter turns have the same logits, if
             the pooling divides the image's sides evenly. Leave it off where the orientation matters: a 6 is not a 9.
         dropout: probability of dropping a feature, before the last layer.
-
-    Raises:
-        ValueError: an argument out of range, or the image is too small for that many blocks.
     """
 
     @checked

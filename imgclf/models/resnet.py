@@ -7,18 +7,13 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from imgclf.core.validation import Positive, Rate, Size, Widths, checked
-from imgclf.models.layers import Dropout
-from imgclf.models.network import Network
+from imgclf.models.network import Dropout, Network
 
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with batch normalisation beside a shortcut (He et al. 2016, "basic block").
 
-    Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        stride: of the first convolution.
-        drop: probability of leaving out the convolutions for an image in training.
+    In training, the convolutions are left out for an image with probability ``drop``.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, drop: float = 0.0) -> None:
@@ -41,20 +36,13 @@ class ResidualBlock(nn.Module):
 class ResNet(Network):
     """A 3x3 stem, stages of residual blocks, the average over the image, then a linear layer.
 
-    The first stage keeps the stem's resolution; each later stage halves it.
-
     Args:
-        image_shape: channels, height, width.
-        num_classes: number of logits.
-        widths: channels of each stage.
-        depth: number of residual blocks in each stage.
-        stem_stride: stride of the stem. A stride of 2 halves large images at once.
+        widths: channels of each stage. Each stage but the first halves the image.
+        depth: residual blocks in each stage.
+        stem_stride: 2 halves large images at once.
         dropout: probability of dropping a feature, before the last layer.
         stochastic_depth: probability of leaving out the last block for an image in training. The probability rises
             linearly from the first block to the last (Huang et al. 2016).
-
-    Raises:
-        ValueError: an argument out of range.
     """
 
     @checked

@@ -1,7 +1,6 @@
 """Every image classifier of torchvision, for images of any number of channels."""
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -20,12 +19,9 @@ class TorchvisionNetwork(Network):
     are summed over RGB. The auxiliary heads of GoogLeNet and Inception are left out.
 
     Args:
-        image_shape: channels, height, width.
-        num_classes: number of logits.
-        name: one of ``torchvision.models.list_models(module=torchvision.models)``, such as "resnet18".
+        name: one of ``torchvision.models.list_models(module=torchvision.models)``.
         weights: torchvision's name for a set of pretrained weights, such as "DEFAULT"; None for random weights.
-        freeze_epochs: number of epochs in which only the head is trained. The other layers are trained from then on,
-            or never if the run has no more epochs.
+        freeze_epochs: number of epochs in which only the head is trained; the other layers follow from then on.
 
     Raises:
         ValueError: the name or the set of weights is unknown, or the network does not take images of that shape.
@@ -53,13 +49,15 @@ class TorchvisionNetwork(Network):
             raise ValueError(f"name={name}: choose one of {', '.join(known)}")
         try:
             self.network = _build(name, image_shape, num_classes).eval()
-            _try_shapes(self.network, image_shape)
+            # A try with that shape. The meta device computes shapes only.
+            state = {key: value.to("meta") for key, value in self.network.state_dict().items()}
+            functional_call(self.network, state, torch.empty(1, *image_shape, device="meta"))
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"name={name}: it does not take images of {tuple(image_shape)} ({reason})") from error
         self.network.train()
         if weights is not None:
-            _load_all_but_head(self.network, _pretrained(name, weights), weights)
+            _load_pretrained(self.network, name, weights)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
@@ -82,48 +80,34 @@ def _build(name: str, image_shape: Sequence[int], num_classes: int) -> nn.Module
         "inception": {"aux_logits": False, "init_weights": True},
     }.get(name.split("_")[0], {})
     network = models.get_model(name, num_classes=num_classes, **options)
-    path, first = next((path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d))
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     if first.in_channels != channels:
-        settings = {
-            setting: getattr(first, setting)
-            for setting in ("out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-        }
-        network.set_submodule(path, nn.Conv2d(channels, bias=first.bias is not None, **settings))
+        first.in_channels = channels
+        first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, channels, *first.kernel_size))
+        first.reset_parameters()
     return network
 
 
-def _try_shapes(network: nn.Module, image_shape: Sequence[int]) -> None:
-    """Raises what the network raises for images of that shape. The meta device computes shapes only."""
-    tensors = chain(network.named_parameters(), network.named_buffers())
-    state = {name: tensor.to("meta") for name, tensor in tensors}
-    functional_call(network, state, torch.empty(1, *image_shape, device="meta"))
-
-
-def _pretrained(name: str, weights: str) -> dict[str, Tensor]:
+def _load_pretrained(network: nn.Module, name: str, weights: str) -> None:
+    """Copies all weights but those of the head and of auxiliary heads."""
     known = models.get_model_weights(name)
-    if weights != "DEFAULT" and weights not in known.__members__:
+    if weights not in known.__members__:
         raise ValueError(f"weights={weights}: {name} has {', '.join(known.__members__)}")
-    chosen = known[weights]
     try:
-        return models.get_model(name, weights=chosen, progress=False).state_dict()
+        pretrained = models.get_model(name, weights=known[weights], progress=False).state_dict()
     except (OSError, RuntimeError) as error:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        url, folder = known[weights].url, Path(torch.hub.get_dir()) / "checkpoints"
         raise FileNotFoundError(
-            f"weights={weights}: {Path(chosen.url).name} is not in {folder} and cannot be downloaded from "
-            f"{chosen.url} ({' '.join(str(error).split())}): put it there, or weights=null trains from scratch"
+            f"weights={weights}: {Path(url).name} is not in {folder} and cannot be downloaded from {url} "
+            f"({' '.join(str(error).split())}): put it there, or weights=null trains from scratch"
         ) from error
-
-
-def _load_all_but_head(network: nn.Module, pretrained: dict[str, Tensor], weights: str) -> None:
-    """Copies the pretrained weights. Those of the head and of auxiliary heads have no counterpart in ``network``."""
     own = network.state_dict()
-    first = next(name for name, value in own.items() if value.ndim == 4)
+    first = next(key for key, value in own.items() if value.ndim == 4)
     if own[first].shape[1] == 1:
-        pretrained = {**pretrained, first: pretrained[first].sum(1, keepdim=True)}
-    head = list(network.named_children())[-1][0]
-    both = [name for name in own if name in pretrained]
-    fitting = {name: pretrained[name] for name in both if own[name].shape == pretrained[name].shape}
-    others = [name for name in own if name not in fitting and not name.startswith(f"{head}.")]
+        pretrained[first] = pretrained[first].sum(1, keepdim=True)
+    *_, (head, _) = network.named_children()
+    fitting = {key: value for key, value in pretrained.items() if key in own and own[key].shape == value.shape}
+    others = [key for key in own if key not in fitting and not key.startswith(f"{head}.")]
     if others:
         raise ValueError(f"weights={weights}: made for images of another size ({others[0]}): try image_size=224")
     network.load_state_dict(fitting, strict=False)

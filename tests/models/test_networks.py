@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from imgclf.checkpoints.metadata import network_classes, rebuild_config
 from imgclf.core.device import choose_precision
 from imgclf.models.cnn import CNN
-from imgclf.models.layers import Dropout
 from imgclf.models.mlp import MLP
+from imgclf.models.network import Dropout
 from imgclf.models.p4cnn import P4CNN
 from imgclf.models.resnet import ResidualBlock, ResNet
 from imgclf.models.torchvision_models import TorchvisionNetwork
