@@ -40,19 +40,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint's tensors and plain values onto the CPU; nothing in the file is executed.
 
-    Reading takes about as much memory as the file has bytes, whatever the file declares.
-
-    Returns:
-        Lightning's checkpoint: "state_dict", "epoch" (from 0), ..., and under ``METADATA_KEY`` the dictionary that
-        ``build_metadata`` made.
+    Reading takes about as much memory as the file has bytes, whatever the file declares. The result has Lightning's
+    keys, such as "state_dict" and "epoch" (from 0), and under ``METADATA_KEY`` what ``build_metadata`` made.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, is not a checkpoint of imgclf, or comes from imgclf 0.1.
-
-    Example:
-        >>> read_checkpoint("outputs/mnist/run/checkpoints/best.ckpt")["imgclf"]["class_names"]
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']
     """
     path = Path(path)
     if path.is_dir():
@@ -67,9 +60,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch raises anything from EOFError to UnpicklingError
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: refused: it is damaged or holds more than tensors ({reason})") from error
-    is_ours = isinstance(checkpoint, dict) and {METADATA_KEY, "state_dict"} <= checkpoint.keys()
-    if not (is_ours and isinstance(checkpoint[METADATA_KEY], dict)):
+    metadata = checkpoint.get(METADATA_KEY) if isinstance(checkpoint, dict) else None
+    if not isinstance(metadata, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path}: not a checkpoint of imgclf (python train.py makes one)")
-    if "preprocessing" not in checkpoint[METADATA_KEY]:
+    if "preprocessing" not in metadata:
         raise ValueError(f"{path}: made by imgclf 0.1, which this version does not read: train it again")
     return checkpoint

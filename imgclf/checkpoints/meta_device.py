@@ -27,13 +27,7 @@ class _WeightsOnMeta(TorchFunctionMode):
 def weights_on_meta(max_parameters: int) -> Iterator[None]:
     """Inside, the layers that this thread builds have weights on the meta device: shapes and dtypes, but no memory.
 
-    Args:
-        max_parameters: the building ends with ValueError once it has made more parameters, because even layers without
-            memory take time.
-
-    Example:
-        >>> with weights_on_meta(max_parameters=2):
-        ...     layer = nn.Linear(10**6, 10**6)  # 4 TB elsewhere
+    Building more than ``max_parameters`` raises ValueError, because even layers without memory take time.
     """
     thread, count = threading.get_ident(), 0
 

@@ -27,18 +27,13 @@ MAX_NAME_LENGTH = 255  # characters of a class name
 
 
 def check_archive(path: Path) -> None:
-    """Checks that a file is what torch.save makes of tensors and plain values.
-
-    Such a file is not compressed, and its pickle calls only the functions that put tensors together.
-    """
+    """Checks that a file is not compressed, and that its pickle calls only the functions that put tensors together."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
         if not stored or sum(member.file_size for member in members) > os.path.getsize(path):
             raise ValueError("it is compressed")
-        for member in members:
-            if not member.filename.lower().endswith(".pkl"):
-                continue
+        for member in (member for member in members if member.filename.lower().endswith(".pkl")):
             if member.file_size > MAX_PICKLE_BYTES:
                 raise ValueError(f"it holds {member.file_size} bytes that are not tensors")
             for code, argument, _ in pickletools.genops(archive.read(member)):
@@ -47,11 +42,7 @@ def check_archive(path: Path) -> None:
 
 
 def check_config(config: Any) -> dict[str, Any]:
-    """Checks that ``config`` names one class with plain arguments, and holds nothing else that Hydra acts on.
-
-    Returns:
-        ``config``, which is a dictionary.
-    """
+    """Returns ``config`` if it is a dictionary of one class with plain arguments, without anything else for Hydra."""
     if not isinstance(config, dict) or not isinstance(config.get("_target_", ""), str):
         raise ValueError("its configuration is not a dictionary with one _target_")
     queue = [(name, value) for name, value in config.items() if name != "_target_"]
@@ -87,33 +78,25 @@ def check_image_shape(shape: Any) -> tuple[int, int, int]:
 
 def check_class_names(names: Any) -> list[str]:
     """Checks class names, which are printed in the terminal and written into tables; returns them as a list."""
-    if not isinstance(names, list | tuple):
-        raise ValueError("its class names are not a list")
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its class names are not a list of strings")
     for name in names:
-        if not isinstance(name, str):
-            raise ValueError(f"a class name is of type {type(name).__name__}, not a string")
         if not 0 < len(name) <= MAX_NAME_LENGTH or CONTROL.search(name):
-            raise ValueError(
-                f"a class is called {name[:50]!r}: give it a name of up to {MAX_NAME_LENGTH} printable characters"
-            )
+            raise ValueError(f"a class is called {name[:50]!r}: give up to {MAX_NAME_LENGTH} printable characters")
     return list(names)
 
 
 def check_weights(weights: Any, channels: int, file_bytes: int) -> None:
     """Checks a classifier's state_dict: real tensors, no more values than the file has bytes, sensible statistics.
 
-    Args:
-        weights: name to tensor.
-        channels: of the images; "mean" and "std" hold one value or one a channel.
-        file_bytes: size of the file that the tensors come from. Tensors may share memory, so that together they could
-            claim far more than the file holds.
+    "mean" and "std" hold one value, or one for each of the images' ``channels``.
     """
     if not isinstance(weights, Mapping):
         raise ValueError("its weights are not a dictionary of tensors")
     for name, value in weights.items():
         if not isinstance(value, Tensor) or value.nbytes > value.untyped_storage().nbytes():
             raise ValueError(f"{name} is not a tensor, or it is smaller than it says")
-    if sum(value.numel() for value in weights.values()) > file_bytes:
+    if sum(value.numel() for value in weights.values()) > file_bytes:  # they may share memory
         raise ValueError("its weights claim more values than the file has bytes")
     for name, value in weights.items():
         if value.isnan().any():

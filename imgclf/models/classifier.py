@@ -42,8 +42,8 @@ class Classifier(pl.LightningModule):
         loss: maps logits (N, classes) and labels to a scalar; cross-entropy by default. Labels are int64 (N,) or, with
             MixUp and CutMix, float (N, classes). The validation loss is always plain cross-entropy.
         optimizer: is called with the parameters.
-        scheduler: is called with the optimizer. If it has an argument ``total_steps`` or ``T_max`` that is not set, it
-            gets the length of the run.
+        scheduler: is called with the optimizer, and with the length of the run if it has an argument ``total_steps`` or
+            ``T_max`` that is not set.
         threshold: for two classes, the probability from which the second is predicted. "validation" chooses it after
             every epoch on the validation images, for the largest sensitivity + specificity.
         normalize: "dataset" normalises by ``mean`` and ``std``, "image" by the mean and deviation of each image.
@@ -79,11 +79,10 @@ class Classifier(pl.LightningModule):
         seed: Seed = 0,
     ) -> None:
         super().__init__()
-        classes = len(class_names)
         self.class_names, self.normalize, self.seed = list(class_names), normalize, seed
         self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
         self.compile_mode = compile
-        self.chooses_threshold = threshold == "validation" and classes == 2
+        self.chooses_threshold = threshold == "validation" and len(class_names) == 2
         self.network = network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         self.loss = without_state(loss or nn.CrossEntropyLoss())
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(-1, 1, 1))
@@ -92,7 +91,7 @@ class Classifier(pl.LightningModule):
         self.example_input_array = torch.zeros(()).expand(1, *network.init_args["image_shape"])  # for the model summary
         self.live: dict[str, float] = {}  # loss and accuracy over the last logging interval, for the progress bar
         # A dict keeps the metrics out of the submodules, and thus out of checkpoints and the model summary.
-        self._metrics = {stage: EpochMetrics(stage, classes) for stage in ("train", "val")}
+        self._metrics = {stage: EpochMetrics(stage, len(class_names)) for stage in ("train", "val")}
         self._pending: list[tuple[int, Tensor, Tensor, Tensor]] = []  # step, loss, logits, labels: not yet looked at
         self._train_metrics: dict[str, Tensor | float] = {}  # of this epoch; logged together with those of validation
 
@@ -169,7 +168,14 @@ class Classifier(pl.LightningModule):
             return optimizer
         by_step = self.scheduler_interval == "step"
         length = int(self.trainer.estimated_stepping_batches if by_step else self.trainer.max_epochs or 1)
-        scheduler = self.scheduler(optimizer, **_run_length(self.scheduler, length))
+        unset = {}
+        for name, least in (("total_steps", length), ("T_max", 1)):
+            value = getattr(self.scheduler, "keywords", {}).get(name)  # where it is a partial
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise ValueError(f"{name}={value}: leave it out, or give a whole number from {least} up")
+            if value is None and name in inspect.signature(self.scheduler).parameters:
+                unset[name] = length
+        scheduler = self.scheduler(optimizer, **unset)
         if isinstance(scheduler, ReduceLROnPlateau):
             raise ValueError("scheduler=ReduceLROnPlateau: it waits for a metric; use a schedule of fixed length")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.scheduler_interval}}
@@ -188,8 +194,8 @@ class Classifier(pl.LightningModule):
         self._metrics["train"].to(self.device).update(losses, scores, labels)
         # While the weights still change, the threshold that an earlier epoch chose says little about this one.
         threshold = 0.5 if self.chooses_threshold else self.threshold
-        predicted = decide(scores, threshold)
-        self.live = {"loss": float(losses.mean()), "accuracy": float((predicted == labels).float().mean())}
+        correct = decide(scores, threshold) == labels
+        self.live = {"loss": float(losses.mean()), "accuracy": float(correct.float().mean())}
         self._pending.clear()
         values = {**{f"step/{name}": value for name, value in self.live.items()}, "step/lr": self._learning_rate()}
         for logger in self.loggers:
@@ -205,15 +211,3 @@ class Classifier(pl.LightningModule):
             f"{name} became {value} at step {step} (epoch {self.current_epoch + 1}), and training stopped: give "
             f"less than lr={self._learning_rate():g}, or set gradient_clip_val=1; earlier checkpoints are kept"
         )
-
-
-def _run_length(factory: Callable[..., LRScheduler], length: int) -> dict[str, int]:
-    """A scheduler's arguments for the length of the run, unless they are set. It may not end before the run does."""
-    unset = {}
-    for name, least in (("total_steps", length), ("T_max", 1)):
-        value = getattr(factory, "keywords", {}).get(name)  # where the factory is a partial
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise ValueError(f"{name}={value}: leave it out, or give a whole number from {least} up")
-        if value is None and name in inspect.signature(factory).parameters:
-            unset[name] = length
-    return unset

@@ -11,15 +11,13 @@ from imgclf.models.network import Dropout, Network
 
 
 class CNN(Network):
-    """Blocks of convolutions, 2x2 max pooling and ReLU, then dropout and linear layers.
+    """Blocks of convolutions, batch norm if wanted, 2x2 max pooling and ReLU, then dropout and linear layers.
 
     Args:
         channels: output channels of each block. The image has to be large enough for that many blocks.
         depth: number of convolutions in each block. The pooling follows the first.
         padding: pixels added on every side of each convolution's input.
         hidden: units of each linear layer before the last one.
-        dropout: probability of dropping a feature, before the first linear layer.
-        batch_norm: normalise after each convolution.
     """
 
     @checked

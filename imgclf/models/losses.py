@@ -8,11 +8,9 @@ from torch import Tensor, nn
 
 
 def build_loss(factory: Callable[..., nn.Module], class_weights: Sequence[float] | None = None) -> nn.Module:
-    """Builds the training loss: an nn.Module that maps logits and labels to a scalar, as ``Classifier`` describes it.
+    """Builds the training loss, as ``Classifier`` describes it, from its class or a partial of it.
 
-    Args:
-        factory: the class of the loss, or a partial of it.
-        class_weights: one number for each class; the factory gets them as ``weight``, float (classes,).
+    The class gets ``class_weights``, one number for each class, as ``weight``.
 
     Raises:
         ValueError: there are class weights, and the loss takes no ``weight``.

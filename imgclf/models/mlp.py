@@ -10,12 +10,7 @@ from imgclf.models.network import Dropout, Network
 
 
 class MLP(Network):
-    """Flattens the pixels and applies hidden layers with ReLU, then a last linear layer.
-
-    Args:
-        hidden: units of each hidden layer.
-        dropout: probability of dropping a unit, after every hidden layer.
-    """
+    """Flattens the pixels and applies ``hidden`` layers, each with ReLU and dropout, then a last linear layer."""
 
     @checked
     def __init__(

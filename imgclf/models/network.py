@@ -1,7 +1,6 @@
 """What networks share: their base, and a fast dropout."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgclf.core.rebuild import Rebuildable
@@ -22,7 +21,7 @@ class Network(Rebuildable, nn.Module):
         """Is called in training mode before each epoch (from 0), and once more when training starts or is resumed."""
 
 
-class Dropout(nn.Module):
+class Dropout(nn.Dropout):
     """Dropout whose mask is drawn as random bytes. On a CPU, that is several times as fast as torch's Dropout.
 
     ``p`` is rounded to a multiple of 1/256, and is at most 255/256.
@@ -30,16 +29,12 @@ class Dropout(nn.Module):
 
     @checked
     def __init__(self, p: Rate = 0.5) -> None:
-        super().__init__()
-        self.p = min(round(p * 256), 255) / 256
+        super().__init__(min(round(p * 256), 255) / 256)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if not self.training or self.p == 0:
-            return x
+            return input
         if torch.compiler.is_compiling():  # the compiler fuses torch's dropout with its neighbours
-            return F.dropout(x, self.p)
-        keep = random_bytes(tuple(x.shape), x.device) >= round(self.p * 256)
-        return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
+            return super().forward(input)
+        keep = random_bytes(tuple(input.shape), input.device) >= round(self.p * 256)
+        return input * keep.to(input.dtype).mul_(1 / (1 - self.p))

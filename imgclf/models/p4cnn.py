@@ -49,14 +49,13 @@ class P4Conv(nn.Module):
 
 
 class P4CNN(Network):
-    """Blocks of ``P4Conv``, the maximum over the image, then a linear layer. Each block but the last halves the image.
+    """Blocks of ``P4Conv``, the maximum over the image, dropout and a linear layer.
 
     Args:
-        channels: output channels of each block, in each of the four orientations.
+        channels: output channels of each block, in each orientation. Each block but the last halves the image.
         depth: convolutions in each block.
         invariant: take the maximum over orientations too. Then an image and its quarter turns have the same logits, if
             the pooling divides the image's sides evenly. Leave it off where the orientation matters: a 6 is not a 9.
-        dropout: probability of dropping a feature, before the last layer.
     """
 
     @checked

@@ -34,13 +34,12 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(Network):
-    """A 3x3 stem, stages of residual blocks, the average over the image, then a linear layer.
+    """A 3x3 stem, stages of residual blocks, the average over the image, dropout and a linear layer.
 
     Args:
         widths: channels of each stage. Each stage but the first halves the image.
         depth: residual blocks in each stage.
         stem_stride: 2 halves large images at once.
-        dropout: probability of dropping a feature, before the last layer.
         stochastic_depth: probability of leaving out the last block for an image in training. The probability rises
             linearly from the first block to the last (Huang et al. 2016).
     """
