@@ -6,7 +6,6 @@ from typing import Any
 
 from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
 from imgclf.checkpoints.metadata import changed_splits, read_data_config
-from imgclf.core.names import SPLITS
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.imaging.image_files import find_folder
 
@@ -30,23 +29,14 @@ def warn_of_changed_data(ckpt: str, data: ImageDataModule) -> None:
         )
 
 
-def check_split(split: str) -> None:
-    """Raises ValueError unless the split is "train", "val" or "test"."""
-    if split not in SPLITS:
-        raise ValueError(f"split={split}: choose one of {', '.join(SPLITS)}")
-
-
 def check_unseen(paths: Sequence[str], given: Mapping[str, Any], split: str, own: bool) -> None:
-    """Refuses a split that may hold images that a checkpoint was trained on.
+    """Raises ValueError for a split of data that may hold images that a checkpoint was trained on.
 
     Args:
         paths: the checkpoints.
-        given: the configuration of the data that they are to be evaluated on.
-        split: which split of this data.
+        given: the configuration of the data.
+        split: "train", "val" or "test".
         own: whether this is the first checkpoint's own data, perhaps with some arguments changed.
-
-    Raises:
-        ValueError: the split may hold such images.
     """
     if split != "test" and not own:
         raise ValueError(f"split={split}: other data may hold images the checkpoint was trained on; use split=test")

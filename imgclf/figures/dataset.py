@@ -26,9 +26,7 @@ GREY_LEVELS, BINS = 256, 64
 def plot_dataset(splits: dict[str, ImageDataset], class_names: Sequence[str]) -> Figure:
     """Shows the number of images of each class in each split, and the first split's grey levels and mean images.
 
-    Args:
-        splits: the name of each split, "train", "val" or "test", and its images; at least one.
-        class_names: a name for each class.
+    The splits are named "train", "val" or "test"; there is at least one.
     """
     columns = min(len(class_names), 12)
     means_height = 0.6 + 1.5 * math.ceil(len(class_names) / columns)
@@ -87,13 +85,6 @@ def _draw_histogram(ax: Axes, histogram: np.ndarray, title: str) -> None:
 
 
 def plot_samples(images: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
-    """Shows the first 50 images, each below the name of its class.
-
-    Args:
-        images: uint8, or float in [0, 1], (N, C, H, W), where C is 1 or 3.
-        labels: int64 (N,).
-        class_names: a name for each class.
-        title: the figure's.
-    """
+    """Shows the first 50 images, uint8 or float in [0, 1] (N, C, H, W), each below the name of its class."""
     captions = [class_names[label] for label in labels[:MAX_SAMPLES].tolist()]
     return plot_images(images[:MAX_SAMPLES], captions, title)

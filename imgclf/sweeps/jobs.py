@@ -78,7 +78,7 @@ def job_order(job: Job) -> tuple[int, str]:
 
 def _read_job(file: Path) -> Job:
     content, metrics_file = json.loads(file.read_text()), file.with_name("metrics.json")
-    error, message = content["error"] or "", content.get("message")
+    error = content["error"] or ""
     status = "failed" if error else "ok" if metrics_file.exists() else "unfinished"
     metrics = json.loads(metrics_file.read_text()) if status == "ok" else {}
     return Job(
@@ -86,7 +86,7 @@ def _read_job(file: Path) -> Job:
         overrides=_parse(content["overrides"]),
         status=status,
         error=error,
-        message=error if message is None else message,
+        message=content.get("message", error) or "",  # an older version wrote none
         metrics={name: value for name, value in metrics.items() if value is not None},
     )
 
@@ -116,28 +116,18 @@ def compared_options(jobs: Sequence[Job]) -> list[str]:
 
 
 def rank_configurations(jobs: Sequence[Job], objective: str, mode: Literal["min", "max"]) -> list[Configuration]:
-    """Groups jobs into configurations, and sorts these by their mean objective.
+    """Groups the jobs of a sweep into configurations, and sorts these by their mean objective, the best first.
 
-    Args:
-        jobs: those of one sweep.
-        objective: a validation metric; a job without it counts as one without a result.
-        mode: whether a low or a high objective is better.
-
-    Returns:
-        The best configuration first; those without any result last.
+    A job without the objective counts as one without a result. Configurations without any result come last.
     """
     names = compared_options(jobs)
     members: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
         members.setdefault(tuple(job.overrides.get(name, "") for name in names), []).append(job)
-    configurations = [
-        Configuration(
-            settings=dict(zip(names, values, strict=True)),
-            jobs=same,
-            values=[job.metrics[objective] for job in same if objective in job.metrics],
-        )
-        for values, same in members.items()
-    ]
+    configurations = []
+    for values, same in members.items():
+        results = [job.metrics[objective] for job in same if objective in job.metrics]
+        configurations.append(Configuration(dict(zip(names, values, strict=True)), same, results))
     sign = 1 if mode == "min" else -1
     return sorted(configurations, key=lambda tried: sign * tried.mean if tried.values else math.inf)
 

@@ -60,10 +60,8 @@ class Search(Sweeper):
     """Random or Bayesian search by Optuna: ``n_trials`` jobs, each a trial whose number names its folder.
 
     The study is kept in the sweep folder. An interrupted search that is started again there continues: finished trials
-    stay, the interrupted one goes on from its run folder, and ``n_trials`` counts all of them.
-
-    Args:
-        options: those of hydra_plugins.hydra_optuna_sweeper.OptunaSweeper.
+    stay, the interrupted one goes on from its run folder, and ``n_trials`` counts all of them. The options are those of
+    hydra_plugins.hydra_optuna_sweeper.OptunaSweeper.
 
     Raises:
         ValueError: no option is searched, the model is among those searched, the folder holds another study, or every
@@ -92,13 +90,9 @@ class Search(Sweeper):
             finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
             missing = max(0, self.options["n_trials"] - len(finished))
             seed = rng.derive_seed("search", self.config.seed, len(finished)) % 2**32
-            changed: dict[str, Any] = {
-                "params": None,  # among the overrides
-                "n_trials": missing,
-                "direction": study.direction.name.lower(),
-                "sampler": {**self.options["sampler"], "seed": seed},
-            }
-            sweeper = OptunaSweeper(**{**self.options, **changed})
+            sampler, direction = {**self.options["sampler"], "seed": seed}, study.direction.name.lower()
+            changed = {"params": None, "n_trials": missing, "direction": direction, "sampler": sampler}
+            sweeper = OptunaSweeper(**{**self.options, **changed})  # the params are among the overrides
             sweeper.setup(**self.context)
             # Private API: Hydra's Optuna sweeper numbers jobs from 0; those of a continued search go on from here.
             sweeper.sweeper.job_idx = len(finished)
@@ -158,9 +152,8 @@ class Search(Sweeper):
 def register(check: Check) -> None:
     """Makes the sweepers known to Hydra.
 
-    Args:
-        check: is called before the first job with the sweep's configuration, a dict of plain types that are not yet
-            resolved, and raises a ValueError for a bad option.
+    Before the first job, ``check`` gets the sweep's configuration, a dict of plain types that are not yet resolved, and
+    raises a ValueError for a bad option.
     """
     for sweeper in (Grid, Search):
         sweeper.check = staticmethod(check)
