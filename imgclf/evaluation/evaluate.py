@@ -20,24 +20,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A split with a predictor's answers to it.
-
-    Attributes:
-        images: the N images that the network saw.
-        labels: the true classes, int64 (N,).
-        losses: the cross-entropy of each image, float32 (N,).
-        probabilities: float32 (N, classes).
-        threshold: for two classes, the probability from which the second is predicted.
-        names: what each image is called: a file's path, or the image's index in the split.
-    """
+    """A split with a predictor's answers to it."""
 
     split: str
-    images: ImageDataset
-    labels: Tensor
-    losses: Tensor
-    probabilities: Tensor
-    threshold: float
-    names: list[str]
+    images: ImageDataset  # the N images that the network saw
+    labels: Tensor  # the true classes, int64 (N,)
+    losses: Tensor  # the cross-entropy of each image, float32 (N,)
+    probabilities: Tensor  # float32 (N, classes)
+    threshold: float  # for two classes, the probability from which the second is predicted
+    names: list[str]  # what each image is called: a file's path, or the image's index in the split
 
     @property
     def num_classes(self) -> int:
@@ -101,7 +92,5 @@ def _check_class_names(names: list[str], known: list[str]) -> None:
             "puts the class to be detected last"
         )
     if names != known:
-        message = (
-            "the data's classes (%s) have other names than the checkpoint's (%s): they are compared by their number"
-        )
+        message = "the data's classes (%s) have other names than the checkpoint's (%s): they are compared by number"
         log.warning(message, given, expected)

@@ -15,10 +15,8 @@ PER_OUTCOME = 6  # images in the figure
 def grad_cam(predictor: Predictor, images: Tensor, classes: Tensor) -> Tensor | None:
     """Grad-CAM (Selvaraju et al. 2017), computed by captum at the last layer whose output has a height and a width.
 
-    Args:
-        predictor: its first network is explained.
-        images: uint8 (N, C, H, W).
-        classes: int64 (N,), the class of each image whose evidence is sought.
+    The predictor's first network is explained for images, uint8 (N, C, H, W), and the class, int64 (N,), whose evidence
+    is sought in each.
 
     Returns:
         float32 (N, H, W) in [0, 1]: each image's largest value is 1, or 0 where there is no evidence. None if the

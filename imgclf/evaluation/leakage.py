@@ -1,5 +1,6 @@
 """Refuses to evaluate a network on images that it may have been trained on, as far as configurations tell."""
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,22 +22,18 @@ TEST_DIVISION = ("test_fraction", "group_pattern")
 def warn_of_changed_data(ckpt: str, data: ImageDataModule) -> None:
     """Warns if the data is no longer the data that the checkpoint was trained with (``changed_splits``)."""
     if changed := changed_splits(read_checkpoint(ckpt)[METADATA_KEY], data):
-        log.warning(
+        message = (
             "%s was trained with other %s images than these: it may have seen some that it is tested on, and the "
-            "metrics do not compare with its own",
-            ckpt,
-            " and ".join(changed),
+            "metrics do not compare with its own"
         )
+        log.warning(message, ckpt, " and ".join(changed))
 
 
 def check_unseen(paths: Sequence[str], given: Mapping[str, Any], split: str, own: bool) -> None:
     """Raises ValueError for a split of data that may hold images that a checkpoint was trained on.
 
-    Args:
-        paths: the checkpoints.
-        given: the configuration of the data.
-        split: "train", "val" or "test".
-        own: whether this is the first checkpoint's own data, perhaps with some arguments changed.
+    ``given`` is the configuration of the data; ``own`` says whether these are the first checkpoint's own data, perhaps
+    with some arguments changed.
     """
     if split != "test" and not own:
         raise ValueError(f"split={split}: other data may hold images the checkpoint was trained on; use split=test")
@@ -68,10 +65,8 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence
 
 
 def _same_folder(given: Mapping[str, Any], trained_on: Mapping[str, Any]) -> bool:
-    if not (given.get("root") and trained_on.get("root")):
-        return False
-    try:
-        here, there = (find_folder(data["root"], given["data_dir"]) for data in (given, trained_on))
-        return here.samefile(there)
-    except FileNotFoundError:
-        return False
+    with contextlib.suppress(FileNotFoundError):
+        if given.get("root") and trained_on.get("root"):
+            here, there = (find_folder(data["root"], given["data_dir"]) for data in (given, trained_on))
+            return here.samefile(there)
+    return False

@@ -29,8 +29,7 @@ def predict_files(
     """Predicts a file, a folder or a glob; writes predictions.csv, a contact sheet of inputs, and metrics.json.
 
     Where labels are known (``known_labels``), a confusion matrix joins them. A photograph that shows no single digit
-    counts as wrong. A file that cannot be read is left out, and a warning names it. ``images_as`` is explained at
-    ``Predictor.preprocess``.
+    counts as wrong. A file that cannot be read is left out, and a warning names it.
 
     Returns:
         metrics.json: "images/count", and for labelled images "images/labelled" and "images/accuracy".

@@ -40,13 +40,11 @@ def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predic
     for name, value in evaluation.metrics.items():
         low, high = intervals[name]
         table.add_row(name.partition("/")[2], f"{value:.4f}", f"{low:.4f} to {high:.4f}")
-    console = get_console()
-    console.print(table)
+    get_console().print(table)
+    lines = [f"metrics.json, predictions.csv and figures are in {run_dir.path}"]
     if evaluation.num_classes == 2:
-        rule = f"{class_names[1]} is predicted from a probability of {evaluation.threshold:.4f} on"
-        console.print(escape(rule), highlight=False)
-    written = f"metrics.json, predictions.csv and figures are in {run_dir.path}"
-    console.print(escape(written), highlight=False, soft_wrap=True)
+        lines.insert(0, f"{class_names[1]} is predicted from a probability of {evaluation.threshold:.4f} on")
+    get_console().print(escape("\n".join(lines)), highlight=False, soft_wrap=True)
     return evaluation.metrics
 
 
@@ -60,11 +58,11 @@ def result_figures(evaluation: Evaluation, class_names: list[str]) -> dict[str, 
         "mistakes": plot_mistakes(evaluation.images, labels, evaluation.predicted, probabilities, class_names, title),
     }
     if evaluation.num_classes == 2:
-        scores, title = probabilities[:, 1], f"{split.capitalize()}, {class_names[1]}"
-        roc_title = f"{title}: ROC, area {metrics[f'{split}/auroc']:.4f}"
-        figures["roc"] = plot_roc(labels, scores, threshold, roc_title)
-        curve_title = f"{title}: average precision {metrics[f'{split}/average_precision']:.4f}"
-        figures["precision_recall"] = plot_precision_recall(labels, scores, threshold, curve_title)
+        scores, positive = probabilities[:, 1], f"{split.capitalize()}, {class_names[1]}"
+        title = f"{positive}: ROC, area {metrics[f'{split}/auroc']:.4f}"
+        figures["roc"] = plot_roc(labels, scores, threshold, title)
+        title = f"{positive}: average precision {metrics[f'{split}/average_precision']:.4f}"
+        figures["precision_recall"] = plot_precision_recall(labels, scores, threshold, title)
     return figures
 
 

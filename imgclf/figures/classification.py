@@ -1,22 +1,17 @@
 """Figures of a classifier's answers: the confusion matrix, images with answers, ROC and precision-recall, heat maps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from torch import Tensor
 
+from imgclf.data.datasets import ImageDataset
 from imgclf.figures.style import BLUE, GREY, ORANGE, RED, despine, draw_images, plot_images, set_x_labels
-
-if TYPE_CHECKING:  # lazy: the figures of a sweep are drawn without torch
-    from torch import Tensor
-
-    from imgclf.data.datasets import ImageDataset
 
 MAX_MISTAKES = 30
 MAX_CLASSES_WITH_NUMBERS = 30  # a confusion matrix of more classes shows colours only
@@ -66,9 +61,8 @@ def plot_mistakes(
     confidence = probabilities.gather(1, predicted[:, None])[:, 0]
     wrong = (predicted != labels).nonzero().flatten()
     worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MAX_MISTAKES]
-    captions = [
-        f"{class_names[int(labels[i])]} → {class_names[int(predicted[i])]}\n{float(confidence[i]):.0%}" for i in worst
-    ]
+    answers = zip(labels[worst].tolist(), predicted[worst].tolist(), confidence[worst].tolist(), strict=True)
+    captions = [f"{class_names[label]} → {class_names[answer]}\n{share:.0%}" for label, answer, share in answers]
     title = f"{title}: {len(wrong):,} errors of {len(labels):,}, true → predicted"
     return plot_images(images[worst][0], captions, title, [RED] * len(captions))
 
@@ -78,10 +72,8 @@ def plot_predictions(
 ) -> Figure:
     """Shows images as the network sees them, each with its answer; a wrong answer is red and names the true class.
 
-    Args:
-        images: uint8 (N, C, H, W).
-        labels: the true classes, None where one is unknown; at least N.
-        answers: Predictions, at least N; the first N belong to the images.
+    The images, uint8 (N, C, H, W), belong to the first N of the answers, which are Predictions, and of the labels. A
+    label is None where the true class is unknown.
     """
     captions, colours = [], []
     for label, answer, _ in zip(labels, answers, images, strict=False):
@@ -107,10 +99,10 @@ def plot_roc(labels: Tensor, scores: Tensor, threshold: float, title: str) -> Fi
     sensitivity = float(predicted[labels == 1].float().mean())
     specificity = float((~predicted[labels == 0]).float().mean())
     text = f"threshold {threshold:.3f}:\nsensitivity {sensitivity:.3f}\nspecificity {specificity:.3f}"
-    figure, ax = _draw_curve(RocCurveDisplay, labels, scores, (1 - specificity, sensitivity), text)
+    ax = _draw_curve(RocCurveDisplay, labels, scores, (1 - specificity, sensitivity), text)
     ax.set(title=title, xlabel="1 - specificity (false positive rate)", ylabel="sensitivity (true positive rate)")
     ax.legend(loc="lower right")
-    return figure
+    return ax.figure
 
 
 def plot_precision_recall(labels: Tensor, scores: Tensor, threshold: float, title: str) -> Figure:
@@ -120,27 +112,22 @@ def plot_precision_recall(labels: Tensor, scores: Tensor, threshold: float, titl
     predicted, positive = scores >= threshold, labels == 1
     recall, precision = float(predicted[positive].float().mean()), float(positive[predicted].float().mean())
     text = f"threshold {threshold:.3f}:\nrecall {recall:.3f}\nprecision {precision:.3f}"
-    figure, ax = _draw_curve(PrecisionRecallDisplay, labels, scores, (recall, precision), text)
+    ax = _draw_curve(PrecisionRecallDisplay, labels, scores, (recall, precision), text)
     ax.set(title=title, xlabel="recall (sensitivity)", ylabel="precision (positive predictive value)")
     ax.legend(loc="lower left")
-    return figure
+    return ax.figure
 
 
-def _draw_curve(
-    display: Any, labels: Tensor, scores: Tensor, point: tuple[float, float], text: str
-) -> tuple[Figure, Axes]:
-    """Draws scikit-learn's display of a curve, and the operating point on top."""
-    figure = Figure(figsize=(5.6, 5.4), layout="constrained")
-    ax = figure.subplots()
-    chance = {"color": GREY, "linestyle": "--", "linewidth": 1}
-    display.from_predictions(
-        labels.numpy(), scores.numpy(), pos_label=1, plot_chance_level=True, chance_level_kw=chance, ax=ax
-    )
+def _draw_curve(display: Any, labels: Tensor, scores: Tensor, point: tuple[float, float], text: str) -> Any:
+    """Draws scikit-learn's display of a curve on new axes, and the operating point on top."""
+    ax = Figure(figsize=(5.6, 5.4), layout="constrained").subplots()
+    options = {"plot_chance_level": True, "chance_level_kw": {"color": GREY, "linestyle": "--", "linewidth": 1}}
+    display.from_predictions(labels.numpy(), scores.numpy(), pos_label=1, ax=ax, **options)
     ax.lines[0].set_color(BLUE)
     ax.plot(*point, "o", color=ORANGE, markersize=8, label=text)
     ax.grid(alpha=0.3)
     despine(ax)
-    return figure, ax
+    return ax
 
 
 def plot_heat_maps(images: Tensor, heat: Tensor, captions: Sequence[str], groups: dict[str, int], title: str) -> Figure:
@@ -165,8 +152,6 @@ def overlay_heat_map(images: Tensor, heat: Tensor) -> Tensor:
     The images are uint8 (N, C, H, W), where C is 1 or 3. The heat is float (N, H, W) in [0, 1]; where it is 0, the
     image shows unchanged.
     """
-    import torch  # lazy: the figures of a sweep are drawn without it
-
     colours = torch.from_numpy(colormaps["jet"](heat.numpy())[..., :3]).permute(0, 3, 1, 2).float()
     alpha = 0.6 * heat[:, None]
     return images.float().div(255).expand(-1, 3, -1, -1) * (1 - alpha) + colours * alpha

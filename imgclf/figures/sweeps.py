@@ -50,9 +50,7 @@ def plot_parallel_coordinates(
 
     An axis of numbers is to scale, logarithmic where they span more than a factor of 30; other values are evenly spaced
     in the order in which they appear. The best configuration is thick and orange; better ones are darker than others.
-
-    ``settings`` has the options of each configuration, the same for all; ``values`` has their metrics. The mode says
-    whether a low or a high metric is better.
+    All configurations have the same options; the mode says whether a low or a high metric is better.
     """
     axis_labels = {name: [setting[name] for setting in settings] for name in settings[0]}
     axis_labels[metric] = [f"{value:.4f}" for value in values]
@@ -76,8 +74,8 @@ def plot_parallel_coordinates(
 def _draw_axis(ax: Axes, x: int, labels: Sequence[str]) -> list[float]:
     """Draws an axis that reaches from 0 to 1, and returns the height of each label on it."""
     heights, ticks = _place_on_axis(labels)
-    background = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
     ax.axvline(x, color=GREY, linewidth=1)
+    background = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
     for height, label in ticks:
         ax.plot([x - 0.02, x + 0.02], [height, height], color=GREY, linewidth=1)
         ax.text(x + 0.04, height, label, fontsize=8, va="center", zorder=3, bbox=background)

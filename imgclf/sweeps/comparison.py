@@ -21,7 +21,7 @@ def compared(
 
     Args:
         config: composed for the sweep, with its ``hydra`` node.
-        check: raises a ValueError for a bad option; it gets the configuration without ``hydra``.
+        check: raises a ValueError for a bad option; it gets the configuration without ``hydra``, as plain types.
         planned: the overrides of every job, where they are known, so that the summary names the jobs not run.
         failures_allowed: whether failed jobs belong to the result. Even then, one job must succeed.
 
@@ -59,7 +59,6 @@ def compared(
 
 
 def _raise_for_failures(folder: Path, jobs: Sequence[Job], failure: Exception | None, failures_allowed: bool) -> None:
-    """Raises the sweep's own failure, or one that counts the failed jobs."""
     failed = [job for job in jobs if job.status != "ok"]
     none_succeeded = len(failed) == len(jobs)
     is_of_a_job = any(job.status == "failed" and job.message == str(failure) for job in failed)

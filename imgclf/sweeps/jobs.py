@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
@@ -15,38 +15,23 @@ AVERAGED_OVER = ("seed",)  # jobs that differ in these options only are runs of 
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep, as its run folder describes it.
+    """A job of a sweep, as its run folder describes it."""
 
-    Attributes:
-        path: the run folder.
-        overrides: the options it was given, and their values.
-        status: "ok"; "failed"; "unfinished", when it was killed or still runs; or "not run".
-        error: one line that says why it failed, else empty.
-        message: the text of the exception that it failed with, else empty.
-        metrics: the defined ones of metrics.json; empty unless the status is "ok".
-    """
-
-    path: Path
-    overrides: dict[str, str]
-    status: str
-    error: str
-    message: str
-    metrics: dict[str, float]
+    path: Path  # the run folder
+    overrides: dict[str, str]  # the options it was given, and their values
+    status: str  # "ok"; "failed"; "unfinished", when it was killed or still runs; or "not run"
+    error: str = ""  # one line that says why it failed
+    message: str = ""  # the text of the exception that it failed with
+    metrics: dict[str, float] = field(default_factory=dict)  # the defined ones of metrics.json, if the status is "ok"
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Jobs that differ only in the options of ``AVERAGED_OVER``.
+    """Jobs that differ only in the options of ``AVERAGED_OVER``."""
 
-    Attributes:
-        settings: the options that differ between the configurations of the sweep, and their values.
-        jobs: at least one.
-        values: the objective of each job whose status is "ok".
-    """
-
-    settings: dict[str, str]
-    jobs: list[Job]
-    values: list[float]
+    settings: dict[str, str]  # the options that differ between the configurations of the sweep, and their values
+    jobs: list[Job]  # at least one
+    values: list[float]  # the objective of each job whose status is "ok"
 
     @property
     def mean(self) -> float:
@@ -101,7 +86,7 @@ def jobs_not_run(jobs: Sequence[Job], planned: Sequence[Sequence[str]]) -> list[
     for job in jobs:
         if job.overrides in missing:
             missing.remove(job.overrides)
-    return [Job(Path(), overrides, "not run", "", "", {}) for overrides in missing]
+    return [Job(Path(), overrides, "not run") for overrides in missing]
 
 
 def swept_options(jobs: Sequence[Job]) -> list[str]:

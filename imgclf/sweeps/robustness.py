@@ -28,13 +28,8 @@ def evaluate_robustness(folder: Path, jobs: Sequence[Job], option: str, accelera
     """Evaluates every job's best.ckpt on the test images of every value that the jobs have of an option of the data.
 
     Writes robustness.csv, with a row for each training configuration and a column for each value, and robustness.png.
-    The numbers are test accuracies, averaged over the jobs of a configuration.
-
-    Args:
-        folder: the sweep folder.
-        jobs: those of the sweep, each with the status "ok".
-        option: an option of the data, such as "data.variation".
-        accelerator: where to evaluate: "auto", "cpu" or "gpu".
+    The numbers are test accuracies, averaged over the jobs of a configuration. Every job has the status "ok". The
+    option is one of the data, such as "data.variation". The accelerator is "auto", "cpu" or "gpu".
     """
     name, device = option.removeprefix("data."), choose_device(accelerator)
     configs: list[Any] = [OmegaConf.to_container(OmegaConf.load(job.path / "config.yaml").data) for job in jobs]

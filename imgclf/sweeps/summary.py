@@ -35,12 +35,8 @@ def summarise(
 ) -> list[Configuration]:
     """Writes summary.csv and summary.png into a sweep folder, and prints the ranking and each job.
 
-    Args:
-        folder: the sweep folder.
-        jobs: all jobs of the sweep.
-        objective: the validation metric that ranks the configurations. Test metrics are shown, but rank nothing.
-        mode: whether a low or a high objective is better.
-        skipped: the run folders of jobs that an earlier start of the sweep had finished.
+    The objective is the validation metric that ranks the configurations; test metrics are shown, but rank nothing.
+    ``skipped`` has the run folders of jobs that an earlier start of the sweep had finished.
 
     Returns:
         The configurations, the best first. Without any result there is no summary.png.
@@ -81,8 +77,8 @@ def _rows(rank: int, tried: Configuration, names: Sequence[str], objective: str)
 
 
 def _print_ranking(jobs: Sequence[Job], ranking: Sequence[Configuration], objective: str) -> None:
-    failed = sum(job.status in ("failed", "unfinished") for job in jobs)
     not_run = sum(job.status == "not run" for job in jobs)
+    failed = sum(job.status != "ok" for job in jobs) - not_run
     title = f"{len(jobs)} jobs"
     title += f", {failed} of them failed" if failed else ""
     title += f", {not_run} not run" if not_run else ""
@@ -117,14 +113,12 @@ def plot_summary(
     A configuration with several runs becomes a curve over epochs with a band of one standard deviation. A full grid of
     two options becomes a heat map. Everything else becomes parallel coordinates.
     """
-    ranking = [tried for tried in ranking if tried.values]
-    names = compared_options(jobs)
+    ranking, names = [tried for tried in ranking if tried.values], compared_options(jobs)
     if not ranking:
         return None
     if not names or names != swept_options(jobs):
-        curves = {
-            tried.label: [_read_curve(job.path, objective) for job in tried.jobs if job.metrics] for tried in ranking
-        }
+        finished = {tried.label: [job.path for job in tried.jobs if job.metrics] for tried in ranking}
+        curves = {label: [_read_curve(run, objective) for run in runs] for label, runs in finished.items()}
         return plot_metric_over_epochs(curves, objective)
     means = {tuple(tried.settings.values()): tried.mean for tried in ranking}
     axes = [_axis_values(name, ranking) for name in names]
