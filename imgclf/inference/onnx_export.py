@@ -4,9 +4,7 @@ import contextlib
 import copy
 import io
 import json
-import logging
 import warnings
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -115,7 +113,8 @@ def _convert(predictor: Predictor, metadata: dict[str, str]) -> bytes:
     if size > MAX_WEIGHT_BYTES:
         raise ValueError(f"the weights take {size / 2**30:.1f} GiB, and one ONNX file holds less than 2")
     try:
-        with _no_remarks():
+        # Silent, because an error says everything and the result is checked.
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
             program: Any = torch.onnx.export(
                 _Graph(predictor.classifier).eval(),
                 (torch.zeros(2, *predictor.image_shape, dtype=torch.uint8),),  # a batch of 1 would become a constant
@@ -133,19 +132,6 @@ def _convert(predictor: Predictor, metadata: dict[str, str]) -> bytes:
     except Exception as error:  # torch raises anything
         reason = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)[:200]
         raise ValueError(f"torch {torch.__version__} cannot write this network as ONNX ({reason})") from error
-
-
-@contextlib.contextmanager
-def _no_remarks() -> Iterator[None]:
-    """Silences the remarks of torch's exporter: an error says everything, and the result is checked."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
-        log.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            log.setLevel(level)
 
 
 def _compare(model: bytes, predictor: Predictor) -> float:
