@@ -20,25 +20,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A split with a predictor's answers to it.
-
-    Attributes:
-        split: "train", "val" or "test".
-        images: the images that the network saw, uint8.
-        labels: the true classes, int64 (N,).
-        losses: the cross-entropy of each image, float32 (N,).
-        probabilities: float32 (N, classes).
-        threshold: for two classes, the probability from which the second is predicted.
-        names: N names of images: a file's path, or the image's index in the split.
-    """
+    """A split with a predictor's answers to it."""
 
     split: str
-    images: ImageDataset
-    labels: Tensor
-    losses: Tensor
-    probabilities: Tensor
-    threshold: float
-    names: list[str]
+    images: ImageDataset  # the N images that the network saw
+    labels: Tensor  # the true classes, int64 (N,)
+    losses: Tensor  # the cross-entropy of each image, float32 (N,)
+    probabilities: Tensor  # float32 (N, classes)
+    threshold: float  # for two classes, the probability from which the second is predicted
+    names: list[str]  # what each image is called: a file's path, or the image's index in the split
 
     @property
     def num_classes(self) -> int:
@@ -51,21 +41,13 @@ class Evaluation:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The name of every metric, such as "test/accuracy", to its value."""
+        """The name of every metric, such as "test/accuracy", to its value; the loss comes first."""
         return {name: float(value) for name, value in self.metrics_of(torch.arange(len(self.labels))).items()}
 
     def metrics_of(self, rows: Tensor) -> dict[str, Tensor]:
-        """The metrics of some images.
-
-        Args:
-            rows: int64, the indices of the images. An index that occurs twice counts twice.
-
-        Returns:
-            The names of ``metrics`` to float scalars, the loss first.
-        """
-        predicted, labels = self.predicted[rows], self.labels[rows]
+        """Computes ``metrics`` for the images with these indices, int64. An index that occurs twice counts twice."""
         scores = self.probabilities[rows, 1] if self.num_classes == 2 else None
-        values = classification_metrics(predicted, labels, self.num_classes, scores)
+        values = classification_metrics(self.predicted[rows], self.labels[rows], self.num_classes, scores)
         return {f"{self.split}/{name}": value for name, value in {"loss": self.losses[rows].mean(), **values}.items()}
 
     def confusion_matrix(self) -> Tensor:
@@ -74,12 +56,7 @@ class Evaluation:
 
 
 def evaluate(predictor: Predictor, data: ImageDataModule, split: str) -> Evaluation:
-    """Evaluates a predictor on a split, without augmentation.
-
-    Args:
-        predictor: its networks stay on their device.
-        data: need not be set up.
-        split: "train", "val" or "test".
+    """Evaluates a predictor on the split "train", "val" or "test" of data, without augmentation.
 
     Raises:
         ValueError: the images have another shape than the checkpoint's, or the classes are others in number or come in
@@ -115,8 +92,5 @@ def _check_class_names(names: list[str], known: list[str]) -> None:
             "puts the class to be detected last"
         )
     if names != known:
-        log.warning(
-            "the data's classes (%s) have other names than the checkpoint's (%s): they are compared by their number",
-            given,
-            expected,
-        )
+        message = "the data's classes (%s) have other names than the checkpoint's (%s): they are compared by number"
+        log.warning(message, given, expected)

@@ -11,17 +11,10 @@ log = logging.getLogger(__name__)
 
 
 def known_labels(files: Sequence[Path], class_names: Sequence[str]) -> list[int | None]:
-    """Finds the class index of each file.
+    """Finds the class index of each file; None where nothing names a class.
 
     A table labels.csv with the columns file and label, in any folder above the file, names the class. The nearest
     table that lists the file counts. Where no table lists it, the file's folder may be called like a class.
-
-    Args:
-        files: paths of images.
-        class_names: in the order of the class indices.
-
-    Returns:
-        As many as there are files: the index of the class, or None where nothing names one.
 
     Raises:
         ValueError: a labels.csv is not such a table.
@@ -38,7 +31,12 @@ def known_labels(files: Sequence[Path], class_names: Sequence[str]) -> list[int 
                 listed.add(name)
                 break
         labels.append(class_names.index(name) if name in class_names else None)
-    _warn_of_unused([folder / "labels.csv" for folder, table in tables.items() if table], listed, class_names)
+    used = [folder / "labels.csv" for folder, table in tables.items() if table]
+    unknown = sorted(listed - set(class_names))
+    if used and not listed:
+        log.warning("%s: names none of these images (a file is named as seen from its folder)", used[0])
+    elif unknown:
+        log.warning("%s: %s is none of the classes (%s)", used[0], some_names(unknown), some_names([*class_names]))
     return labels
 
 
@@ -51,12 +49,3 @@ def _read_table(path: Path) -> dict[Path, str]:
             return {path.parent / row["file"]: row["label"].strip() for row in csv.DictReader(file)}
     except (KeyError, AttributeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a table of the columns file and label ({error})") from error
-
-
-def _warn_of_unused(tables: Sequence[Path], listed: set[str], class_names: Sequence[str]) -> None:
-    if not tables:
-        return
-    if not listed:
-        log.warning("%s: names none of these images (a file is named as seen from its folder)", tables[0])
-    elif unknown := sorted(listed - set(class_names)):
-        log.warning("%s: %s is none of the classes (%s)", tables[0], some_names(unknown), some_names([*class_names]))

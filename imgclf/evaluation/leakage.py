@@ -1,12 +1,12 @@
 """Refuses to evaluate a network on images that it may have been trained on, as far as configurations tell."""
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
 from imgclf.checkpoints.metadata import changed_splits, read_data_config
-from imgclf.core.names import SPLITS
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.imaging.image_files import find_folder
 
@@ -22,31 +22,18 @@ TEST_DIVISION = ("test_fraction", "group_pattern")
 def warn_of_changed_data(ckpt: str, data: ImageDataModule) -> None:
     """Warns if the data is no longer the data that the checkpoint was trained with (``changed_splits``)."""
     if changed := changed_splits(read_checkpoint(ckpt)[METADATA_KEY], data):
-        log.warning(
+        message = (
             "%s was trained with other %s images than these: it may have seen some that it is tested on, and the "
-            "metrics do not compare with its own",
-            ckpt,
-            " and ".join(changed),
+            "metrics do not compare with its own"
         )
-
-
-def check_split(split: str) -> None:
-    """Raises ValueError unless the split is "train", "val" or "test"."""
-    if split not in SPLITS:
-        raise ValueError(f"split={split}: choose one of {', '.join(SPLITS)}")
+        log.warning(message, ckpt, " and ".join(changed))
 
 
 def check_unseen(paths: Sequence[str], given: Mapping[str, Any], split: str, own: bool) -> None:
-    """Refuses a split that may hold images that a checkpoint was trained on.
+    """Raises ValueError for a split of data that may hold images that a checkpoint was trained on.
 
-    Args:
-        paths: the checkpoints.
-        given: the configuration of the data that they are to be evaluated on.
-        split: which split of this data.
-        own: whether this is the first checkpoint's own data, perhaps with some arguments changed.
-
-    Raises:
-        ValueError: the split may hold such images.
+    ``given`` is the configuration of the data; ``own`` says whether these are the first checkpoint's own data, perhaps
+    with some arguments changed.
     """
     if split != "test" and not own:
         raise ValueError(f"split={split}: other data may hold images the checkpoint was trained on; use split=test")
@@ -78,10 +65,8 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence
 
 
 def _same_folder(given: Mapping[str, Any], trained_on: Mapping[str, Any]) -> bool:
-    if not (given.get("root") and trained_on.get("root")):
-        return False
-    try:
-        here, there = (find_folder(data["root"], given["data_dir"]) for data in (given, trained_on))
-        return here.samefile(there)
-    except FileNotFoundError:
-        return False
+    with contextlib.suppress(FileNotFoundError):
+        if given.get("root") and trained_on.get("root"):
+            here, there = (find_folder(data["root"], given["data_dir"]) for data in (given, trained_on))
+            return here.samefile(there)
+    return False

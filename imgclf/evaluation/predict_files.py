@@ -1,7 +1,6 @@
 """Predicts image files, and compares the predictions with labels where those are known."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,9 +11,8 @@ from torch import Tensor
 
 from imgclf.core.text import printable
 from imgclf.evaluation.known_labels import known_labels
-from imgclf.evaluation.predictions_csv import write_predictions
+from imgclf.evaluation.report import write_figures, write_predictions
 from imgclf.figures.classification import plot_confusion_matrix, plot_predictions
-from imgclf.figures.style import encode_png, render
 from imgclf.imaging.image_files import find_images
 from imgclf.inference.predictor import ImagesAs, Prediction, Predictor
 from imgclf.runs.run_dir import RunDir
@@ -28,16 +26,10 @@ log = logging.getLogger(__name__)
 def predict_files(
     run_dir: RunDir, predictor: Predictor, pattern: str, images_as: ImagesAs = "auto"
 ) -> dict[str, float]:
-    """Predicts images; writes predictions.csv, a contact sheet of what the network saw, and metrics.json.
+    """Predicts a file, a folder or a glob; writes predictions.csv, a contact sheet of inputs, and metrics.json.
 
     Where labels are known (``known_labels``), a confusion matrix joins them. A photograph that shows no single digit
     counts as wrong. A file that cannot be read is left out, and a warning names it.
-
-    Args:
-        run_dir: where to write.
-        predictor: of any network.
-        pattern: a file, a folder or a glob.
-        images_as: as in ``Predictor.predict``.
 
     Returns:
         metrics.json: "images/count", and for labelled images "images/labelled" and "images/accuracy".
@@ -47,24 +39,30 @@ def predict_files(
         ValueError: none of the files is a readable image.
     """
     files, predictions, seen = _predict(predictor, pattern, images_as)
-    labels, names = known_labels(files, predictor.class_names), [printable(file) for file in files]
+    class_names = predictor.class_names
+    labels, names = known_labels(files, class_names), [printable(file) for file in files]
     table = write_predictions(run_dir, names, labels, predictions)
-    figures = {"predictions": plot_predictions(seen, labels, predictions, predictor.class_names)}
+    figures = {"predictions": plot_predictions(seen, labels, predictions, class_names)}
     metrics = {"images/count": float(len(files))}
+    lines = []
+    for name, given in zip(names[:PRINTED], predictions, strict=False):
+        percentage = "" if given.probability is None else f" ({given.probability:.1%})"
+        lines.append(f"{name}: {given.class_name}{percentage}")
     pairs = [(label, given.predicted) for label, given in zip(labels, predictions, strict=True) if label is not None]
     if pairs:
-        accuracy = sum(label == predicted for label, predicted in pairs) / len(pairs)
-        metrics |= {"images/labelled": float(len(pairs)), "images/accuracy": accuracy}
-        counts = torch.zeros(len(predictor.class_names), len(predictor.class_names), dtype=torch.int64)
+        counts = torch.zeros(len(class_names), len(class_names), dtype=torch.int64)
         for label, predicted in pairs:
             if predicted is not None:
                 counts[label, predicted] += 1
+        accuracy = int(counts.trace()) / len(pairs)
+        metrics |= {"images/labelled": float(len(pairs)), "images/accuracy": accuracy}
         title = f"{len(pairs):,} labelled images, accuracy {accuracy:.4f}"
-        figures["confusion_matrix"] = plot_confusion_matrix(counts, predictor.class_names, title)
-    for name, figure in figures.items():
-        run_dir.write(f"figures/{name}.png", encode_png(render(figure)))
+        figures["confusion_matrix"] = plot_confusion_matrix(counts, class_names, title)
+        lines.append(f"accuracy on {len(pairs)} labelled images: {accuracy:.4f}")
+    write_figures(run_dir, figures)
     run_dir.write_json("metrics.json", metrics)
-    _print(names, predictions, metrics, table)
+    for line in [*lines, f"{len(predictions)} predictions are in {table}"]:
+        get_console().print(escape(line), highlight=False, soft_wrap=True)
     return metrics
 
 
@@ -87,16 +85,3 @@ def _predict(predictor: Predictor, pattern: str, images_as: ImagesAs) -> tuple[l
     if not files:
         raise ValueError(f"images={pattern}: none of {len(found)} files is a readable image ({errors[0]})")
     return files, predictions, torch.stack(seen)
-
-
-def _print(names: Sequence[str], predictions: Sequence[Prediction], metrics: dict[str, float], table: Path) -> None:
-    lines = []
-    for name, given in zip(names[:PRINTED], predictions, strict=False):
-        percentage = "" if given.probability is None else f" ({100 * given.probability:.1f}%)"
-        lines.append(f"{name}: {given.class_name}{percentage}")
-    if "images/accuracy" in metrics:
-        labelled, accuracy = metrics["images/labelled"], metrics["images/accuracy"]
-        lines.append(f"accuracy on {labelled:.0f} labelled images: {accuracy:.4f}")
-    lines.append(f"{len(predictions)} predictions are in {table}")
-    for line in lines:
-        get_console().print(escape(line), highlight=False, soft_wrap=True)

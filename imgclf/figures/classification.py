@@ -1,22 +1,17 @@
 """Figures of a classifier's answers: the confusion matrix, images with answers, ROC and precision-recall, heat maps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from torch import Tensor
 
+from imgclf.data.datasets import ImageDataset
 from imgclf.figures.style import BLUE, GREY, ORANGE, RED, despine, draw_images, plot_images, set_x_labels
-
-if TYPE_CHECKING:  # lazy: the figures of a sweep are drawn without torch
-    from torch import Tensor
-
-    from imgclf.data.datasets import ImageDataset
 
 MAX_MISTAKES = 30
 MAX_CLASSES_WITH_NUMBERS = 30  # a confusion matrix of more classes shows colours only
@@ -25,10 +20,7 @@ MAX_CLASSES_WITH_NUMBERS = 30  # a confusion matrix of more classes shows colour
 def plot_confusion_matrix(counts: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """Shows counts, and each count's share of its true class, which also colours the cell.
 
-    Args:
-        counts: int64 (classes, classes): a row for each true class, a column for each predicted class.
-        class_names: a name for each class.
-        title: the figure's.
+    The counts are int64 (classes, classes): a row for each true class, a column for each predicted class.
     """
     from sklearn.metrics import ConfusionMatrixDisplay  # lazy: a second
 
@@ -39,17 +31,14 @@ def plot_confusion_matrix(counts: Tensor, class_names: Sequence[str], title: str
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     ax = figure.subplots()
     display = ConfusionMatrixDisplay(shares, display_labels=class_names)
-    display.plot(
-        ax=ax, cmap="Blues", include_values=with_numbers, colorbar=False, im_kw={"vmin": 0, "vmax": 1},
-        text_kw={"fontsize": 8},
-    )  # fmt: skip
+    display.plot(ax=ax, cmap="Blues", include_values=with_numbers, colorbar=False, im_kw={"vmin": 0, "vmax": 1})
+    set_x_labels(ax, class_names, angle=45 if max(map(len, class_names)) > 3 else 0)
     if with_numbers:
         for (row, column), text in np.ndenumerate(display.text_):
             count, share = int(counts[row, column]), shares[row, column]
             text.set_text(f"{count:,}\n{share:.1%}" if count else "")
-            text.set_color("white" if share > 0.5 else "black")
-    set_x_labels(ax, class_names, angle=45 if max(map(len, class_names)) > 3 else 0)
-    if not with_numbers:
+            text.set(color="white" if share > 0.5 else "black", fontsize=8)
+    else:
         ax.tick_params(labelsize=min(8, 700 / classes))
     ax.set(xlabel="predicted class", ylabel="true class", title=title)
     figure.colorbar(display.im_, ax=ax, shrink=0.7, label="share of the true class", format=PercentFormatter(1))
@@ -66,20 +55,14 @@ def plot_mistakes(
 ) -> Figure:
     """Shows the most confident mistakes, each with its true class, its predicted class and that class's probability.
 
-    Args:
-        images: N images.
-        labels: int64 (N,), the true classes.
-        predicted: int64 (N,), the predicted classes.
-        probabilities: float (N, classes).
-        class_names: a name for each class.
-        title: the figure's; the number of mistakes is added to it.
+    There are N images, true classes, int64 (N,), predicted classes, int64 (N,), and probabilities, float (N, classes).
+    The number of mistakes is added to the title.
     """
     confidence = probabilities.gather(1, predicted[:, None])[:, 0]
     wrong = (predicted != labels).nonzero().flatten()
     worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MAX_MISTAKES]
-    captions = [
-        f"{class_names[int(labels[i])]} → {class_names[int(predicted[i])]}\n{float(confidence[i]):.0%}" for i in worst
-    ]
+    answers = zip(labels[worst].tolist(), predicted[worst].tolist(), confidence[worst].tolist(), strict=True)
+    captions = [f"{class_names[label]} → {class_names[answer]}\n{share:.0%}" for label, answer, share in answers]
     title = f"{title}: {len(wrong):,} errors of {len(labels):,}, true → predicted"
     return plot_images(images[worst][0], captions, title, [RED] * len(captions))
 
@@ -89,14 +72,11 @@ def plot_predictions(
 ) -> Figure:
     """Shows images as the network sees them, each with its answer; a wrong answer is red and names the true class.
 
-    Args:
-        images: uint8 (N, C, H, W).
-        labels: the true classes, None where one is unknown; at least N.
-        answers: Predictions, at least N; the first N belong to the images.
-        class_names: a name for each class.
+    The images, uint8 (N, C, H, W), belong to the first N of the answers, which are Predictions, and of the labels. A
+    label is None where the true class is unknown.
     """
     captions, colours = [], []
-    for label, answer in zip(labels[: len(images)], answers[: len(images)], strict=True):
+    for label, answer, _ in zip(labels, answers, images, strict=False):
         wrong = label is not None and label != answer.predicted
         caption = f"{class_names[label]} → {answer.class_name}" if wrong else answer.class_name
         captions.append(caption + ("" if answer.probability is None else f"\n{answer.probability:.0%}"))
@@ -110,23 +90,19 @@ def plot_predictions(
 def plot_roc(labels: Tensor, scores: Tensor, threshold: float, title: str) -> Figure:
     """Draws the ROC curve and marks the sensitivity and the specificity at the threshold.
 
-    Args:
-        labels: int64 (N,), 0 or 1.
-        scores: float (N,) in [0, 1], the probability of class 1.
-        threshold: the score from which class 1 is predicted.
-        title: the figure's.
+    The labels are int64 (N,), 0 or 1. The scores, float (N,) in [0, 1], are probabilities of class 1, which is
+    predicted from the threshold on.
     """
     from sklearn.metrics import RocCurveDisplay  # lazy: a second
 
     predicted = scores >= threshold
     sensitivity = float(predicted[labels == 1].float().mean())
     specificity = float((~predicted[labels == 0]).float().mean())
-    point = (1 - specificity, sensitivity)
     text = f"threshold {threshold:.3f}:\nsensitivity {sensitivity:.3f}\nspecificity {specificity:.3f}"
-    figure, ax = _draw_curve(RocCurveDisplay, labels, scores, point, text)
+    ax = _draw_curve(RocCurveDisplay, labels, scores, (1 - specificity, sensitivity), text)
     ax.set(title=title, xlabel="1 - specificity (false positive rate)", ylabel="sensitivity (true positive rate)")
     ax.legend(loc="lower right")
-    return figure
+    return ax.figure
 
 
 def plot_precision_recall(labels: Tensor, scores: Tensor, threshold: float, title: str) -> Figure:
@@ -136,45 +112,34 @@ def plot_precision_recall(labels: Tensor, scores: Tensor, threshold: float, titl
     predicted, positive = scores >= threshold, labels == 1
     recall, precision = float(predicted[positive].float().mean()), float(positive[predicted].float().mean())
     text = f"threshold {threshold:.3f}:\nrecall {recall:.3f}\nprecision {precision:.3f}"
-    figure, ax = _draw_curve(PrecisionRecallDisplay, labels, scores, (recall, precision), text)
+    ax = _draw_curve(PrecisionRecallDisplay, labels, scores, (recall, precision), text)
     ax.set(title=title, xlabel="recall (sensitivity)", ylabel="precision (positive predictive value)")
     ax.legend(loc="lower left")
-    return figure
+    return ax.figure
 
 
-def _draw_curve(
-    display: Any, labels: Tensor, scores: Tensor, point: tuple[float, float], text: str
-) -> tuple[Figure, Axes]:
-    """Draws scikit-learn's display of a curve, and the operating point on top."""
-    figure = Figure(figsize=(5.6, 5.4), layout="constrained")
-    ax = figure.subplots()
-    chance = {"color": GREY, "linestyle": "--", "linewidth": 1}
-    display.from_predictions(
-        labels.numpy(), scores.numpy(), pos_label=1, plot_chance_level=True, chance_level_kw=chance, ax=ax
-    )
+def _draw_curve(display: Any, labels: Tensor, scores: Tensor, point: tuple[float, float], text: str) -> Any:
+    """Draws scikit-learn's display of a curve on new axes, and the operating point on top."""
+    ax = Figure(figsize=(5.6, 5.4), layout="constrained").subplots()
+    options = {"plot_chance_level": True, "chance_level_kw": {"color": GREY, "linestyle": "--", "linewidth": 1}}
+    display.from_predictions(labels.numpy(), scores.numpy(), pos_label=1, ax=ax, **options)
     ax.lines[0].set_color(BLUE)
     ax.plot(*point, "o", color=ORANGE, markersize=8, label=text)
     ax.grid(alpha=0.3)
     despine(ax)
-    return figure, ax
+    return ax
 
 
 def plot_heat_maps(images: Tensor, heat: Tensor, captions: Sequence[str], groups: dict[str, int], title: str) -> Figure:
-    """Shows images under transparent heat maps, in one titled row for each group.
+    """Shows images, uint8 (N, C, H, W), under heat maps, float (N, H, W) in [0, 1], in a titled row for each group.
 
-    Args:
-        images: uint8 (N, C, H, W).
-        heat: float (N, H, W) in [0, 1].
-        captions: N texts.
-        groups: the title of each group and its number of images, in the order of the images; N in all.
-        title: the figure's.
+    The groups are their titles and their numbers of images, in the order of the images.
     """
     columns = max(groups.values())
     figure = Figure(figsize=(max(6, columns * 1.9), len(groups) * 2.4 + 0.5), layout="constrained")
     shown, start = overlay_heat_map(images, heat), 0
     for ax, (name, count) in zip(np.atleast_1d(figure.subplots(len(groups))), groups.items(), strict=True):
-        members = slice(start, start + count)
-        draw_images(ax, shown[members], captions[members], columns)
+        draw_images(ax, shown[start : start + count], captions[start : start + count], columns)
         ax.set_title(name, loc="left", fontsize=10)
         start += count
     figure.suptitle(title)
@@ -184,12 +149,9 @@ def plot_heat_maps(images: Tensor, heat: Tensor, captions: Sequence[str], groups
 def overlay_heat_map(images: Tensor, heat: Tensor) -> Tensor:
     """Returns images under transparent heat maps: float (N, 3, H, W) in [0, 1].
 
-    Args:
-        images: uint8 (N, C, H, W), where C is 1 or 3.
-        heat: float (N, H, W) in [0, 1]; where it is 0, the image shows unchanged.
+    The images are uint8 (N, C, H, W), where C is 1 or 3. The heat is float (N, H, W) in [0, 1]; where it is 0, the
+    image shows unchanged.
     """
-    import torch  # lazy: the figures of a sweep are drawn without it
-
     colours = torch.from_numpy(colormaps["jet"](heat.numpy())[..., :3]).permute(0, 3, 1, 2).float()
     alpha = 0.6 * heat[:, None]
     return images.float().div(255).expand(-1, 3, -1, -1) * (1 - alpha) + colours * alpha

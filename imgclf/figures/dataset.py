@@ -1,22 +1,17 @@
 """Figures of a dataset: how many images each class has, their grey levels, the mean image of each class, samples."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+from torch import Tensor
 
+from imgclf.data.datasets import ImageDataset
 from imgclf.figures.style import BLUE, SPLIT_COLOURS, despine, draw_images, plot_images, set_x_labels
-
-if TYPE_CHECKING:  # lazy: the figures of a sweep are drawn without torch
-    from torch import Tensor
-
-    from imgclf.data.datasets import ImageDataset
 
 MAX_IMAGES, MAX_PIXELS = 1000, 2**22  # of each class, for its mean image and the histogram
 MAX_SAMPLES = 50
@@ -26,9 +21,7 @@ GREY_LEVELS, BINS = 256, 64
 def plot_dataset(splits: dict[str, ImageDataset], class_names: Sequence[str]) -> Figure:
     """Shows the number of images of each class in each split, and the first split's grey levels and mean images.
 
-    Args:
-        splits: the name of each split, "train", "val" or "test", and its images; at least one.
-        class_names: a name for each class.
+    The splits are named "train", "val" or "test"; there is at least one.
     """
     columns = min(len(class_names), 12)
     means_height = 0.6 + 1.5 * math.ceil(len(class_names) / columns)
@@ -38,7 +31,8 @@ def plot_dataset(splits: dict[str, ImageDataset], class_names: Sequence[str]) ->
     _draw_class_counts(counts_axes, splits, class_names)
     name, images = next(iter(splits.items()))
     means, histogram = _class_means_and_histogram(images, len(class_names))
-    _draw_histogram(histogram_axes, histogram, f"Intensity of {name} pixels")
+    histogram_axes.set_title(f"Intensity of {name} pixels", loc="left")
+    _draw_histogram(histogram_axes, histogram)
     draw_images(bottom.subplots(), means, class_names, columns)
     bottom.suptitle("Mean image of each class")
     return figure
@@ -47,9 +41,8 @@ def plot_dataset(splits: dict[str, ImageDataset], class_names: Sequence[str]) ->
 def _draw_class_counts(ax: Axes, splits: dict[str, ImageDataset], class_names: Sequence[str]) -> None:
     positions, width = np.arange(len(class_names)), 0.8 / len(splits)
     for i, (name, images) in enumerate(splits.items()):
-        counts = images.targets.bincount(minlength=len(class_names)).numpy()
+        counts, label = images.targets.bincount(minlength=len(class_names)), f"{name} ({len(images):,})"
         offset = (i - (len(splits) - 1) / 2) * width
-        label = f"{name} ({len(images):,})"
         ax.bar(positions + offset, counts, width * 0.92, label=label, color=SPLIT_COLOURS[name])
     ax.set_title("Images per class", loc="left")
     set_x_labels(ax, class_names, angle=0 if sum(map(len, class_names)) < 50 else 40)
@@ -59,8 +52,6 @@ def _draw_class_counts(ax: Axes, splits: dict[str, ImageDataset], class_names: S
 
 def _class_means_and_histogram(images: ImageDataset, classes: int) -> tuple[Tensor, np.ndarray]:
     """Each class's mean image, uint8 (classes, C, H, W), black for an empty class, and the count of each grey level."""
-    import torch  # lazy: the figures of a sweep are drawn without it
-
     shape = images.images.shape[1:]
     per_class = max(1, min(MAX_IMAGES, MAX_PIXELS // math.prod(shape)))
     means = torch.zeros(classes, *shape, dtype=torch.uint8)
@@ -74,26 +65,17 @@ def _class_means_and_histogram(images: ImageDataset, classes: int) -> tuple[Tens
     return means, histogram.numpy()
 
 
-def _draw_histogram(ax: Axes, histogram: np.ndarray, title: str) -> None:
+def _draw_histogram(ax: Axes, histogram: np.ndarray) -> None:
     shares = histogram.reshape(BINS, -1).sum(1) / max(1, histogram.sum())
     ax.stairs(shares, np.linspace(0, GREY_LEVELS, BINS + 1), fill=True, color=BLUE)
-    ax.set_yscale("log")
+    ax.set(xlabel="grey level", ylabel="share of pixels (log scale)", yscale="log")
     ax.set_ylim(bottom=10.0 ** math.floor(math.log10(shares[shares > 0].min(initial=1.0))))
     ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.set_title(title, loc="left")
-    ax.set(xlabel="grey level", ylabel="share of pixels (log scale)")
     despine(ax)
 
 
 def plot_samples(images: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
-    """Shows the first 50 images, each below the name of its class.
-
-    Args:
-        images: uint8, or float in [0, 1], (N, C, H, W), where C is 1 or 3.
-        labels: int64 (N,).
-        class_names: a name for each class.
-        title: the figure's.
-    """
+    """Shows the first 50 images, uint8 or float in [0, 1] (N, C, H, W), each below the name of its class."""
     captions = [class_names[label] for label in labels[:MAX_SAMPLES].tolist()]
     return plot_images(images[:MAX_SAMPLES], captions, title)

@@ -16,8 +16,7 @@ from imgclf.figures.style import LINE_COLOURS, ORANGE, SPLIT_COLOURS, despine
 def plot_learning_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draws loss, accuracy and, for two classes, AUROC of training and validation, and marks the best validation.
 
-    Args:
-        rows: one for each epoch: "epoch", "train/loss", "val/loss" and so on; an undefined metric is NaN or None.
+    There is a row for each epoch: "epoch", "train/loss", "val/loss" and so on. An undefined metric is NaN or None.
     """
     titles = {"loss": "Loss", "accuracy": "Accuracy"} | ({"auroc": "AUROC"} if "val/auroc" in rows[0] else {})
     figure = Figure(figsize=(5.5 * len(titles), 4.2), layout="constrained")
@@ -43,10 +42,8 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 def plot_metric_over_epochs(curves: Mapping[str, Sequence[Sequence[float]]], metric: str) -> Figure:
     """Draws a metric over epochs for each configuration: the mean over its runs, in a band of one standard deviation.
 
-    Args:
-        curves: the label of each configuration and, for each of its runs, the metric of every epoch; the best
-            configuration first. The first ten are drawn.
-        metric: its name.
+    ``curves`` has the label of each configuration and, for each of its runs, the metric of every epoch. The best
+    configuration comes first; the first ten are drawn.
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     ax = figure.subplots()

@@ -28,9 +28,7 @@ WIDE_CAPTION = 14  # characters, from which a caption needs more space and a sma
 def render(figure: Figure) -> np.ndarray:
     """Draws the figure: uint8 (H, W, 3)."""
     figure.set_dpi(DPI)
-    for text in figure.findobj(
-        Text
-    ):  # a class may be called $x$; matplotlib writes its own formulas with "mathdefault"
+    for text in figure.findobj(Text):  # a class may be called $x$; matplotlib's own formulas have "mathdefault"
         text.set_parse_math("mathdefault" in text.get_text() or "$" not in text.get_text())
     return _rasterize(figure)
 
@@ -51,11 +49,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
 def plot_images(images: Tensor, captions: Sequence[str], title: str, colours: Sequence[str] | None = None) -> Figure:
     """Shows images in rows of ten, each below its caption. Where there are no images, the title says so.
 
-    Args:
-        images: uint8, or float in [0, 1], (N, C, H, W), where C is 1 or 3.
-        captions: N texts, each of one line or more.
-        title: the figure's.
-        colours: those of the N captions; black by default.
+    The images are uint8, or float in [0, 1], (N, C, H, W), where C is 1 or 3. The captions are black by default.
     """
     characters, lines = _caption_size(captions)
     width = 1.15 if characters < WIDE_CAPTION else 1.6
@@ -69,15 +63,7 @@ def plot_images(images: Tensor, captions: Sequence[str], title: str, colours: Se
 def draw_images(
     ax: Axes, images: Tensor, captions: Sequence[str], columns: int, colours: Sequence[str] | None = None
 ) -> None:
-    """Draws images with their captions on one pair of axes, because drawing a pair for each takes a second.
-
-    Args:
-        ax: becomes as large as the grid; one unit is the side of an image.
-        images: as for ``plot_images``.
-        captions: as for ``plot_images``.
-        columns: the number of images in a row.
-        colours: as for ``plot_images``.
-    """
+    """Draws the images of ``plot_images`` on one pair of axes, because drawing a pair for each takes a second."""
     characters, lines = _caption_size(captions)
     gap, caption_height = 0.08, 0.16 * lines
     column_pitch, row_pitch = 1 + gap, 1 + gap + caption_height

@@ -14,7 +14,6 @@ from imgclf.figures.style import GREY, ORANGE, set_x_labels
 
 LOGARITHMIC_FROM = 30  # the factor between the largest and the smallest number from which an axis is logarithmic
 MAX_TICKS = 6
-Tick = tuple[float, str]  # a height from 0 to 1, and its label
 
 
 def plot_metric_grid(
@@ -26,16 +25,7 @@ def plot_metric_grid(
     column_title: str,
     metric: str,
 ) -> Figure:
-    """Shows the metric as a number and a colour for each row and column; a cell of NaN stays empty.
-
-    Args:
-        values: a row for each row label, a number for each column label.
-        row_labels: the values of one option.
-        column_labels: the values of the other option.
-        row_title: what the rows are.
-        column_title: what the columns are.
-        metric: its name.
-    """
+    """Shows the metric as a number and a colour for each row and column; a cell of NaN stays empty."""
     grid = np.asarray(values, dtype=float)
     width = 2.6 + 0.085 * max(map(len, row_labels)) + 1.05 * len(column_labels)
     figure = Figure(figsize=(max(5.5, width), max(3.6, 1.9 + 0.6 * len(row_labels))), layout="constrained")
@@ -60,22 +50,13 @@ def plot_parallel_coordinates(
 
     An axis of numbers is to scale, logarithmic where they span more than a factor of 30; other values are evenly spaced
     in the order in which they appear. The best configuration is thick and orange; better ones are darker than others.
-
-    Args:
-        settings: each configuration's options and their values; all configurations have the same options.
-        values: each configuration's metric.
-        metric: its name.
-        mode: whether a low or a high metric is better.
+    All configurations have the same options; the mode says whether a low or a high metric is better.
     """
     axis_labels = {name: [setting[name] for setting in settings] for name in settings[0]}
     axis_labels[metric] = [f"{value:.4f}" for value in values]
     figure = Figure(figsize=(max(7, 1.9 * len(axis_labels)), 5.2), layout="constrained")
     ax = figure.subplots()
-    heights = []
-    for x, labels in enumerate(axis_labels.values()):
-        axis_heights, ticks = _place_on_axis(labels)
-        heights.append(axis_heights)
-        _draw_axis(ax, x, ticks)
+    heights = [_draw_axis(ax, x, labels) for x, labels in enumerate(axis_labels.values())]
     ranking = np.argsort(np.negative(values) if mode == "max" else values, kind="stable")
     shades = colormaps["Blues"](np.linspace(0.95, 0.25, len(values)))
     lines = np.transpose(heights)
@@ -90,33 +71,31 @@ def plot_parallel_coordinates(
     return figure
 
 
-def _draw_axis(ax: Axes, x: int, ticks: Sequence[Tick]) -> None:
-    background = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
+def _draw_axis(ax: Axes, x: int, labels: Sequence[str]) -> list[float]:
+    """Draws an axis that reaches from 0 to 1, and returns the height of each label on it."""
+    heights, ticks = _place_on_axis(labels)
     ax.axvline(x, color=GREY, linewidth=1)
+    background = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
     for height, label in ticks:
         ax.plot([x - 0.02, x + 0.02], [height, height], color=GREY, linewidth=1)
         ax.text(x + 0.04, height, label, fontsize=8, va="center", zorder=3, bbox=background)
+    return heights
 
 
-def _place_on_axis(labels: Sequence[str]) -> tuple[list[float], list[Tick]]:
-    """The height of each label on an axis from 0 to 1, and the ticks of the axis."""
+def _place_on_axis(labels: Sequence[str]) -> tuple[list[float], list[tuple[float, str]]]:
+    """The height of each label on an axis from 0 to 1, and the axis's ticks: a height and a label each."""
     try:
         numbers = np.array([float(label) for label in labels])
     except ValueError:
         different = list(dict.fromkeys(labels))
         height = {label: (i + 0.5) / len(different) for i, label in enumerate(different)}
         return [height[label] for label in labels], [(height[label], label) for label in different]
-    low, high = float(numbers.min()), float(numbers.max())
+    low, high = numbers.min(), numbers.max()
     logarithmic = 0 < LOGARITHMIC_FROM * low < high
-    ticks = np.unique(numbers)
-    if len(ticks) > MAX_TICKS:
-        ticks = np.geomspace(low, high, MAX_TICKS - 1) if logarithmic else np.linspace(low, high, MAX_TICKS - 1)
-
-    def heights(values: np.ndarray) -> list[float]:
-        if low == high:
-            return [0.5] * len(values)
-        if logarithmic:
-            return (np.log(values / low) / np.log(high / low)).tolist()
-        return ((values - low) / (high - low)).tolist()
-
-    return heights(numbers), [(height, f"{tick:.4g}") for height, tick in zip(heights(ticks), ticks, strict=True)]
+    marks = np.unique(numbers)
+    if len(marks) > MAX_TICKS:
+        marks = (np.geomspace if logarithmic else np.linspace)(low, high, MAX_TICKS - 1)
+    scale = np.log if logarithmic else np.asarray
+    ends = (0.5, 0.5) if low == high else (0, 1)
+    heights, tick_heights = (np.interp(scale(at), scale([low, high]), ends).tolist() for at in (numbers, marks))
+    return heights, [(height, f"{mark:.4g}") for height, mark in zip(tick_heights, marks, strict=True)]

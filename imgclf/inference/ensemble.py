@@ -6,9 +6,7 @@ from imgclf.inference.predictor import Predictor
 
 
 def ensemble(members: Sequence[Predictor]) -> Predictor:
-    """Makes one Predictor whose probabilities are the mean of its members'.
-
-    Its ``metadata`` and ``epoch`` are those of the first member.
+    """Makes one Predictor: its probabilities are the mean of its members', its metadata and epoch the first one's.
 
     Raises:
         ValueError: the members differ in class names, image shape or preprocessing.
@@ -27,12 +25,6 @@ def ensemble(members: Sequence[Predictor]) -> Predictor:
                     f"checkpoint {number} of the ensemble has the {name.replace('_', ' ')} {own}, the first one has "
                     f"{expected}: average networks that answer the same question"
                 )
-    return Predictor(
-        [classifier for member in members for classifier in member.classifiers],
-        first.image_shape,
-        first.batch_size,
-        reader=first.reader,
-        polarity=first.polarity,
-        metadata=first.metadata,
-        epoch=first.epoch,
-    )
+    classifiers = [classifier for member in members for classifier in member.classifiers]
+    shared = {name: getattr(first, name) for name in ("image_shape", "batch_size", "reader", "polarity")}
+    return Predictor(classifiers, **shared, metadata=first.metadata, epoch=first.epoch)

@@ -15,17 +15,15 @@ from imgclf.imaging.image_files import open_image, read_image
 def arrays_to_batch(images: np.ndarray | Tensor | Sequence[np.ndarray | Tensor], channels: int) -> Tensor:
     """One tensor (N, C, H, W) of an array (H, W), (N, H, W), (C, H, W) or (N, C, H, W), or of a list of images.
 
-    Args:
-        images: uint8, or float in [0, 1].
-        channels: C; it tells (C, H, W) from (N, H, W).
+    ``channels`` is C; it tells (C, H, W) from (N, H, W).
 
     Raises:
-        ValueError: another type or range, or images of several shapes.
+        ValueError: the images are neither uint8 nor floats in [0, 1], or they have several shapes.
     """
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(np.ascontiguousarray(images))
     if isinstance(images, Tensor):
         batch = images
-    elif isinstance(images, np.ndarray):
-        batch = torch.from_numpy(np.ascontiguousarray(images))
     else:
         tensors = [torch.as_tensor(image) for image in images]
         if len({(tensor.shape, tensor.dtype) for tensor in tensors}) > 1:
@@ -48,15 +46,10 @@ def read_scaled(source: str | Path | Image.Image, image_shape: tuple[int, int, i
 def read_photo(
     source: str | Path | Image.Image, polarity: str, unless_scaled: bool = False
 ) -> tuple[Tensor, str | None]:
-    """A photograph of one handwritten digit as an image like MNIST's.
+    """Turns a photograph of one handwritten digit into an image like MNIST's, uint8 (1, 28, 28).
 
-    Args:
-        source: an image file or PIL image.
-        polarity: of the result: "light_on_dark" as in MNIST, or "dark_on_light".
-        unless_scaled: an image of MNIST's size is taken as it is.
-
-    Returns:
-        uint8 (1, 28, 28), and why the photograph shows no single digit, or None.
+    With the image comes the reason why the photograph shows no single digit, or None. An image that has MNIST's size
+    already is taken as it is if ``unless_scaled``. The polarity is that of the result.
     """
     side = 4 * SEARCH_SIZE
     image = open_image(source, side)
@@ -66,5 +59,5 @@ def read_photo(
     if (factor := max(photo.size) // side) > 1:  # the search takes memory; JPEGs are decoded at this size already
         photo = photo.reduce(factor)
     digit = read_digit(np.asarray(photo))
-    canvas = 255 - digit.image if polarity == "dark_on_light" else digit.image
-    return torch.from_numpy(canvas[None]), digit.fault
+    pixels = 255 - digit.image if polarity == "dark_on_light" else digit.image
+    return torch.from_numpy(pixels[None]), digit.fault

@@ -4,9 +4,7 @@ import contextlib
 import copy
 import io
 import json
-import logging
 import warnings
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,31 +33,22 @@ def export(source: Predictor | str | Path, to: str | Path) -> float:
     class, or, of two classes, the second from the checkpoint's threshold on. Decoding image files and scaling them is
     not part of the graph.
 
-    The file's metadata are strings:
-        class_names: JSON list, in the order of the class indices.
-        image_shape: JSON list of channels, height, width.
-        threshold: a number, the probability from which the second of two classes is predicted.
-        normalize: "dataset" or "image"; the graph does it already.
-        imgclf_version: the version that wrote the file.
-        data: JSON object of what the network was trained on: ``_target_``, the data module, and its arguments
-            ``DATA_ARGUMENTS``. It is left out if the checkpoint does not describe its data.
+    The file's metadata are strings: "class_names" and "image_shape" (JSON lists), "threshold", "normalize",
+    "imgclf_version" and, if the checkpoint describes it, "data": a JSON object of what the network was trained on.
 
     Args:
         source: what ``imgclf.load`` returns, or a checkpoint's path.
-        to: a new file ending in .onnx; its folder is made if it does not exist.
+        to: a new file ending in .onnx; its folder is made if it does not exist. After an error there is no such file.
 
     Returns:
         The largest difference between the file's probabilities, computed by onnxruntime, and those of ``source``, for
         random images in batches of 1 and 5, in float32 on the CPU. It is at most ``TOLERANCE``.
 
     Raises:
-        FileExistsError: ``to`` exists.
         FileNotFoundError, ValueError: as ``imgclf.load`` does; also for another ending, or for a network that is too
             large for one file or that torch cannot write as ONNX.
         ArithmeticError: the file would answer differently from ``source``.
-        OSError: a package is not installed, or the file cannot be written.
-
-    After an error there is no file at ``to``.
+        OSError: ``to`` exists or cannot be written, or a package is not installed.
 
     Example:
         >>> export("outputs/mnist/run/checkpoints/best.ckpt", "model.onnx")
@@ -69,14 +58,16 @@ def export(source: Predictor | str | Path, to: str | Path) -> float:
     for package in PACKAGES:
         if find_spec(package) is None:
             raise OSError(f"{package} is not installed: pip install -e '.[export]'")
-    predictor = source if isinstance(source, Predictor) else load(source)
-    data = predictor.metadata.get("data")
-    predictor = _copy_on_cpu(predictor)
+    given = source if isinstance(source, Predictor) else load(source)
+    classifier = copy.deepcopy(given.classifier).cpu()
+    # The exporter turns weights that are channels_last into slow gathers.
+    classifier.network.to(memory_format=torch.contiguous_format)
+    predictor, data = Predictor(classifier, given.image_shape), given.metadata.get("data")
     metadata = {
         "class_names": json.dumps(predictor.class_names),
         "image_shape": json.dumps(predictor.image_shape),
         "threshold": str(predictor.threshold),
-        "normalize": predictor.classifier.normalize,
+        "normalize": classifier.normalize,
         "imgclf_version": VERSION,
     }
     if isinstance(data, dict):
@@ -114,23 +105,16 @@ def _check_target(to: str | Path) -> Path:
     return path
 
 
-def _copy_on_cpu(predictor: Predictor) -> Predictor:
-    classifier = copy.deepcopy(predictor.classifier).cpu()
-    # The exporter turns weights that are channels_last into slow gathers.
-    classifier.network.to(memory_format=torch.contiguous_format)
-    return Predictor(classifier, predictor.image_shape)
-
-
 def _convert(predictor: Predictor, metadata: dict[str, str]) -> bytes:
     """The content of the ONNX file."""
-    # lazy: an optional package
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass  # lazy: an optional package
 
     size = sum(tensor.nbytes for tensor in predictor.classifier.state_dict().values())
     if size > MAX_WEIGHT_BYTES:
         raise ValueError(f"the weights take {size / 2**30:.1f} GiB, and one ONNX file holds less than 2")
     try:
-        with _no_remarks():
+        # Silent, because an error says everything and the result is checked.
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
             program: Any = torch.onnx.export(
                 _Graph(predictor.classifier).eval(),
                 (torch.zeros(2, *predictor.image_shape, dtype=torch.uint8),),  # a batch of 1 would become a constant
@@ -150,28 +134,9 @@ def _convert(predictor: Predictor, metadata: dict[str, str]) -> bytes:
         raise ValueError(f"torch {torch.__version__} cannot write this network as ONNX ({reason})") from error
 
 
-@contextlib.contextmanager
-def _no_remarks() -> Iterator[None]:
-    """Silences the remarks of torch's exporter: an error says everything, and the result is checked."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        log.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            log.setLevel(level)
-
-
 def _compare(model: bytes, predictor: Predictor) -> float:
-    """The largest difference between the file's probabilities and the predictor's.
-
-    Raises:
-        ArithmeticError: it is larger than ``TOLERANCE``, or the file decides differently from equal probabilities.
-    """
-    # lazy: an optional package
-    import onnxruntime
+    """The largest difference between the file's probabilities and the predictor's; raises if the answers differ."""
+    import onnxruntime  # lazy: an optional package
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     generator, largest = torch.Generator().manual_seed(0), 0.0

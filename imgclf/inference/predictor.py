@@ -1,6 +1,6 @@
 """Predictions of a trained classifier: for tensors, arrays, image files and PIL images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,15 +28,12 @@ ImagesAs = Literal["auto", "photo", "mnist"]
 class Prediction(NamedTuple):
     """The answer for one image, as in a row of predictions.csv.
 
-    Attributes:
-        predicted: index of the class; None for a photograph in which no single digit was found.
-        class_name: name of the class, or what is wrong with the photograph.
-        probability: of the predicted class; None where there is no class.
+    A photograph in which no single digit was found has None, what is wrong with it, and None.
     """
 
-    predicted: int | None
+    predicted: int | None  # index of the class
     class_name: str
-    probability: float | None
+    probability: float | None  # of the predicted class
 
 
 class Predictor:
@@ -53,9 +50,6 @@ class Predictor:
         polarity: "light_on_dark", or "dark_on_light" if it was trained on dark digits on light paper.
         metadata: what the checkpoint says of itself (``imgclf.checkpoints.metadata``).
         epoch: the checkpoint's epoch, counted from 1.
-
-    Attributes:
-        classifiers: the one classifier, or the members of an ensemble.
 
     Example:
         >>> predictor = load("best.ckpt")
@@ -77,21 +71,14 @@ class Predictor:
         classifiers = [classifier] if isinstance(classifier, Classifier) else classifier
         channels, height, width = image_shape
         self.classifiers = [one.eval() for one in classifiers]
+        self.classifier = self.classifiers[0]  # the only one, or the first one of an ensemble
+        self.class_names = self.classifier.class_names
         self.image_shape = channels, height, width
-        self._views, self._flips, self._augmentation = 1, False, Compose()
+        self.batch_size = batch_size or min(1000, max(1, MAX_PIXELS // (height * width)))
         self.reader, self.polarity = reader, polarity
         self.metadata: dict[str, Any] = metadata or {}
         self.epoch = epoch
-        self.batch_size = batch_size or min(1000, max(1, MAX_PIXELS // (height * width)))
-
-    @property
-    def classifier(self) -> Classifier:
-        """The only classifier, or the first one of an ensemble."""
-        return self.classifiers[0]
-
-    @property
-    def class_names(self) -> list[str]:
-        return self.classifier.class_names
+        self._views, self._flips, self._augmentation = 1, False, Compose()
 
     @property
     def threshold(self) -> float:
@@ -126,7 +113,6 @@ class Predictor:
 
         Example:
             >>> predictor.use_tta(8, Compose([RandomAffine(translate=0.04), RandomFlip(p=0.5)]))
-            >>> probabilities = predictor.predict_proba(images)
         """
         if not isinstance(views, int) or views < 1:
             raise ValueError(f"tta={views}: give the number of views, a whole number from 1 (the image alone) up")
@@ -164,35 +150,24 @@ class Predictor:
         return self.reader == "handwriting" or self.class_names == DIGITS
 
     def predict(self, images: Any, images_as: ImagesAs = "auto") -> list[Prediction]:
-        """Predicts the class of every image; takes what ``preprocess`` takes.
-
-        Example:
-            >>> predictor.predict(["seven.jpg", "scan.png"])[0].class_name
-            '7'
-        """
+        """Predicts the class of every image; takes what ``preprocess`` takes."""
         return self.predict_preprocessed(*self.preprocess(images, images_as))
 
     def predict_proba(self, images: Any, images_as: ImagesAs = "auto") -> Tensor:
         """Probabilities, float32 (N, classes), whose rows sum to 1; takes what ``preprocess`` takes."""
-        inputs, _ = self.preprocess(images, images_as)
-        return self.logits(inputs).softmax(1)
+        return self.logits(self.preprocess(images, images_as)[0]).softmax(1)
 
     def predict_preprocessed(self, inputs: Tensor, faults: Sequence[str | None]) -> list[Prediction]:
         """Predicts the class of every image that ``preprocess`` gave; an image with a fault has no class."""
-        predictions = self.to_predictions(self.logits(inputs).softmax(1))
-        return [
-            Prediction(None, fault, None) if fault else prediction
-            for fault, prediction in zip(faults, predictions, strict=True)
-        ]
+        answers = zip(faults, self.to_predictions(self.logits(inputs).softmax(1)), strict=True)
+        return [Prediction(None, fault, None) if fault else prediction for fault, prediction in answers]
 
     def to_predictions(self, probabilities: Tensor) -> list[Prediction]:
         """One Prediction a row of float (N, classes); the checkpoint's threshold decides between two classes."""
         predicted = decide(probabilities, self.threshold)
         chosen = probabilities.gather(1, predicted[:, None])[:, 0]
-        return [
-            Prediction(index, self.class_names[index], probability)
-            for index, probability in zip(predicted.tolist(), chosen.tolist(), strict=True)
-        ]
+        answers = zip(predicted.tolist(), chosen.tolist(), strict=True)
+        return [Prediction(index, self.class_names[index], probability) for index, probability in answers]
 
     @checked
     def preprocess(self, images: Any, images_as: ImagesAs = "auto") -> tuple[Tensor, list[str | None]]:
@@ -220,21 +195,16 @@ class Predictor:
         if isinstance(images, str | Path | Image.Image):
             images = [images]
         first = next(iter(images), None) if isinstance(images, list | tuple) else images
-        if not isinstance(first, np.ndarray | Tensor):
-            return self._read_files(images, images_as)
-        batch = arrays_to_batch(images, channels=self.image_shape[0])
-        return batch, [None] * len(batch)
-
-    def _read_files(
-        self, sources: Iterable[str | Path | Image.Image], images_as: str
-    ) -> tuple[Tensor, list[str | None]]:
+        if isinstance(first, np.ndarray | Tensor):
+            batch = arrays_to_batch(images, channels=self.image_shape[0])
+            return batch, [None] * len(batch)
         may_be_photo = images_as == "photo" or (images_as == "auto" and self.reader != "image_file")
-        inputs, faults = [], []
-        for source in sources:
+        inputs, faults = [torch.empty(0, *self.image_shape, dtype=torch.uint8)], []
+        for source in images:
             if may_be_photo and self.reads_handwriting:
                 pixels, fault = read_photo(source, self.polarity, unless_scaled=images_as == "auto")
             else:
                 pixels, fault = read_scaled(source, self.image_shape)
-            inputs.append(pixels)
+            inputs.append(pixels[None])
             faults.append(fault)
-        return torch.stack(inputs) if inputs else torch.empty(0, *self.image_shape, dtype=torch.uint8), faults
+        return torch.cat(inputs), faults

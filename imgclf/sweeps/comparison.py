@@ -21,7 +21,7 @@ def compared(
 
     Args:
         config: composed for the sweep, with its ``hydra`` node.
-        check: raises a ValueError for a bad option; it gets the configuration without ``hydra``.
+        check: raises a ValueError for a bad option; it gets the configuration without ``hydra``, as plain types.
         planned: the overrides of every job, where they are known, so that the summary names the jobs not run.
         failures_allowed: whether failed jobs belong to the result. Even then, one job must succeed.
 
@@ -47,8 +47,7 @@ def compared(
     except SystemExit as stop:  # Python would end as if the sweep had succeeded
         failure = RuntimeError(f"the sweep was asked to exit with {stop.code}")
     finally:
-        jobs = read_jobs(folder)
-        if jobs:
+        if jobs := read_jobs(folder):
             finished = {job.path for job in before if job.status == "ok"}
             every_job = [*jobs, *jobs_not_run(jobs, planned)]
             summarise(folder, every_job, config.objective, better(config.objective), finished)
@@ -60,17 +59,13 @@ def compared(
 
 
 def _raise_for_failures(folder: Path, jobs: Sequence[Job], failure: Exception | None, failures_allowed: bool) -> None:
-    """Raises the sweep's own failure, or one that counts the failed jobs."""
     failed = [job for job in jobs if job.status != "ok"]
     none_succeeded = len(failed) == len(jobs)
-    if failure and not (jobs and none_succeeded) and not any(_failed_with(job, failure) for job in failed):
+    is_of_a_job = any(job.status == "failed" and job.message == str(failure) for job in failed)
+    if failure and not (jobs and none_succeeded) and not is_of_a_job:
         raise failure
     if failed and (none_succeeded or not failures_allowed):
         raise ValueError(
             f"{len(failed)} of {len(jobs)} jobs failed, listed in {folder}/summary.csv; "
             f"{failed[0].path}: {failed[0].error or failed[0].status}"
         ) from failure
-
-
-def _failed_with(job: Job, failure: Exception) -> bool:
-    return job.status == "failed" and job.message == str(failure)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
@@ -15,38 +15,23 @@ AVERAGED_OVER = ("seed",)  # jobs that differ in these options only are runs of 
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep, as its run folder describes it.
+    """A job of a sweep, as its run folder describes it."""
 
-    Attributes:
-        path: the run folder.
-        overrides: the options it was given, and their values.
-        status: "ok"; "failed"; "unfinished", when it was killed or still runs; or "not run".
-        error: one line that says why it failed, else empty.
-        message: the text of the exception that it failed with, else empty.
-        metrics: the defined ones of metrics.json; empty unless the status is "ok".
-    """
-
-    path: Path
-    overrides: dict[str, str]
-    status: str
-    error: str
-    message: str
-    metrics: dict[str, float]
+    path: Path  # the run folder
+    overrides: dict[str, str]  # the options it was given, and their values
+    status: str  # "ok"; "failed"; "unfinished", when it was killed or still runs; or "not run"
+    error: str = ""  # one line that says why it failed
+    message: str = ""  # the text of the exception that it failed with
+    metrics: dict[str, float] = field(default_factory=dict)  # the defined ones of metrics.json, if the status is "ok"
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Jobs that differ only in the options of ``AVERAGED_OVER``.
+    """Jobs that differ only in the options of ``AVERAGED_OVER``."""
 
-    Attributes:
-        settings: the options that differ between the configurations of the sweep, and their values.
-        jobs: at least one.
-        values: the objective of each job whose status is "ok".
-    """
-
-    settings: dict[str, str]
-    jobs: list[Job]
-    values: list[float]
+    settings: dict[str, str]  # the options that differ between the configurations of the sweep, and their values
+    jobs: list[Job]  # at least one
+    values: list[float]  # the objective of each job whose status is "ok"
 
     @property
     def mean(self) -> float:
@@ -78,7 +63,7 @@ def job_order(job: Job) -> tuple[int, str]:
 
 def _read_job(file: Path) -> Job:
     content, metrics_file = json.loads(file.read_text()), file.with_name("metrics.json")
-    error, message = content["error"] or "", content.get("message")
+    error = content["error"] or ""
     status = "failed" if error else "ok" if metrics_file.exists() else "unfinished"
     metrics = json.loads(metrics_file.read_text()) if status == "ok" else {}
     return Job(
@@ -86,7 +71,7 @@ def _read_job(file: Path) -> Job:
         overrides=_parse(content["overrides"]),
         status=status,
         error=error,
-        message=error if message is None else message,
+        message=content.get("message", error) or "",  # an older version wrote none
         metrics={name: value for name, value in metrics.items() if value is not None},
     )
 
@@ -101,7 +86,7 @@ def jobs_not_run(jobs: Sequence[Job], planned: Sequence[Sequence[str]]) -> list[
     for job in jobs:
         if job.overrides in missing:
             missing.remove(job.overrides)
-    return [Job(Path(), overrides, "not run", "", "", {}) for overrides in missing]
+    return [Job(Path(), overrides, "not run") for overrides in missing]
 
 
 def swept_options(jobs: Sequence[Job]) -> list[str]:
@@ -116,28 +101,18 @@ def compared_options(jobs: Sequence[Job]) -> list[str]:
 
 
 def rank_configurations(jobs: Sequence[Job], objective: str, mode: Literal["min", "max"]) -> list[Configuration]:
-    """Groups jobs into configurations, and sorts these by their mean objective.
+    """Groups the jobs of a sweep into configurations, and sorts these by their mean objective, the best first.
 
-    Args:
-        jobs: those of one sweep.
-        objective: a validation metric; a job without it counts as one without a result.
-        mode: whether a low or a high objective is better.
-
-    Returns:
-        The best configuration first; those without any result last.
+    A job without the objective counts as one without a result. Configurations without any result come last.
     """
     names = compared_options(jobs)
     members: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
         members.setdefault(tuple(job.overrides.get(name, "") for name in names), []).append(job)
-    configurations = [
-        Configuration(
-            settings=dict(zip(names, values, strict=True)),
-            jobs=same,
-            values=[job.metrics[objective] for job in same if objective in job.metrics],
-        )
-        for values, same in members.items()
-    ]
+    configurations = []
+    for values, same in members.items():
+        results = [job.metrics[objective] for job in same if objective in job.metrics]
+        configurations.append(Configuration(dict(zip(names, values, strict=True)), same, results))
     sign = 1 if mode == "min" else -1
     return sorted(configurations, key=lambda tried: sign * tried.mean if tried.values else math.inf)
 

@@ -24,20 +24,15 @@ from imgclf.sweeps.summary import print_line
 log = logging.getLogger(__name__)
 
 
-def evaluate_robustness(folder: str | Path, jobs: Sequence[Job], option: str, accelerator: str) -> None:
+def evaluate_robustness(folder: Path, jobs: Sequence[Job], option: str, accelerator: str) -> None:
     """Evaluates every job's best.ckpt on the test images of every value that the jobs have of an option of the data.
 
     Writes robustness.csv, with a row for each training configuration and a column for each value, and robustness.png.
-    The numbers are test accuracies, averaged over the jobs of a configuration.
-
-    Args:
-        folder: the sweep folder.
-        jobs: those of the sweep, each with the status "ok".
-        option: an option of the data, such as "data.variation".
-        accelerator: where to evaluate: "auto", "cpu" or "gpu".
+    The numbers are test accuracies, averaged over the jobs of a configuration. Every job has the status "ok". The
+    option is one of the data, such as "data.variation". The accelerator is "auto", "cpu" or "gpu".
     """
-    folder, name, device = Path(folder), option.removeprefix("data."), choose_device(accelerator)
-    configs = [_data_config(job) for job in jobs]
+    name, device = option.removeprefix("data."), choose_device(accelerator)
+    configs: list[Any] = [OmegaConf.to_container(OmegaConf.load(job.path / "config.yaml").data) for job in jobs]
     values = list(dict.fromkeys(str(config[name]) for config in configs))
     names = compared_options(jobs)
     test_sets: dict[str, ImageDataModule] = {}  # each is read and varied once, for all networks
@@ -49,37 +44,17 @@ def evaluate_robustness(folder: str | Path, jobs: Sequence[Job], option: str, ac
             options = {**config, name: value, "seed": 0}  # test images do not depend on the seed
             key = str(options)
             if key not in test_sets:
-                test_sets[key] = _prepare(options)
+                test_sets[key] = instantiate(options, _convert_="all", _execution_whitelist_=datamodule_classes())
+                test_sets[key].prepare_data()
             row[value] = evaluate(predictor, test_sets[key], "test").metrics["test/accuracy"]
         trained_on = ", ".join(job.overrides.get(key, "") for key in names) or str(config[name])
         log.info("%s: %s", trained_on, "  ".join(f"{value} {accuracy:.4f}" for value, accuracy in row.items()))
         accuracies.setdefault(trained_on, []).append(row)
+
     means = {label: [fmean(row[value] for row in rows) for value in values] for label, rows in accuracies.items()}
-    _write(folder, means, values, option)
-
-
-def _data_config(job: Job) -> dict[str, Any]:
-    config: Any = OmegaConf.to_container(OmegaConf.load(job.path / "config.yaml"))
-    return config["data"]
-
-
-def _prepare(options: dict[str, Any]) -> ImageDataModule:
-    """Builds the data module of a configuration, and fetches its files where they are missing."""
-    data = instantiate(options, _convert_="all", _execution_whitelist_=datamodule_classes())
-    data.prepare_data()
-    return data
-
-
-def _write(folder: Path, means: dict[str, list[float]], values: Sequence[str], option: str) -> None:
-    rows = [{"trained on": label, **dict(zip(values, row, strict=True))} for label, row in means.items()]
-    write_csv(folder / "robustness.csv", ["trained on", *values], rows)
-    figure = plot_metric_grid(
-        list(means.values()),
-        list(means),
-        values,
-        row_title=f"trained on {option}",
-        column_title=f"evaluated on {option}",
-        metric="test/accuracy",
-    )
+    table = [{"trained on": label, **dict(zip(values, row, strict=True))} for label, row in means.items()]
+    file = write_csv(folder / "robustness.csv", ["trained on", *values], table)
+    titles = {"row_title": f"trained on {option}", "column_title": f"evaluated on {option}", "metric": "test/accuracy"}
+    figure = plot_metric_grid(list(means.values()), list(means), values, **titles)
     write_file(folder / "robustness.png", encode_png(render(figure)))
-    print_line(f"robustness:  {folder / 'robustness.csv'}")
+    print_line(f"robustness:  {file}")

@@ -60,10 +60,8 @@ class Search(Sweeper):
     """Random or Bayesian search by Optuna: ``n_trials`` jobs, each a trial whose number names its folder.
 
     The study is kept in the sweep folder. An interrupted search that is started again there continues: finished trials
-    stay, the interrupted one goes on from its run folder, and ``n_trials`` counts all of them.
-
-    Args:
-        options: those of hydra_plugins.hydra_optuna_sweeper.OptunaSweeper.
+    stay, the interrupted one goes on from its run folder, and ``n_trials`` counts all of them. The options are those of
+    hydra_plugins.hydra_optuna_sweeper.OptunaSweeper.
 
     Raises:
         ValueError: no option is searched, the model is among those searched, the folder holds another study, or every
@@ -80,8 +78,7 @@ class Search(Sweeper):
         self.context, self.config = context, context["config"]
 
     def sweep(self, arguments: list[str]) -> None:
-        # lazy: an extra, and slow to import
-        from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
+        from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper  # lazy: an extra, and slow
         from optuna.trial import TrialState
 
         from imgclf.core import rng  # lazy: torch
@@ -92,13 +89,9 @@ class Search(Sweeper):
             finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
             missing = max(0, self.options["n_trials"] - len(finished))
             seed = rng.derive_seed("search", self.config.seed, len(finished)) % 2**32
-            changed: dict[str, Any] = {
-                "params": None,  # among the overrides
-                "n_trials": missing,
-                "direction": study.direction.name.lower(),
-                "sampler": {**self.options["sampler"], "seed": seed},
-            }
-            sweeper = OptunaSweeper(**{**self.options, **changed})
+            options: dict[str, Any] = dict(self.options, params=None, n_trials=missing)  # overrides hold the params
+            options |= {"direction": study.direction.name.lower(), "sampler": {**options["sampler"], "seed": seed}}
+            sweeper = OptunaSweeper(**options)
             sweeper.setup(**self.context)
             # Private API: Hydra's Optuna sweeper numbers jobs from 0; those of a continued search go on from here.
             sweeper.sweeper.job_idx = len(finished)
@@ -138,8 +131,8 @@ class Search(Sweeper):
                 optuna.delete_study(study_name=name, storage=storage)
         direction = "minimize" if better(self.config.objective) == "min" else "maximize"
         study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
-        asked = {**overrides, "objective": self.config.objective}
-        asked.pop("resume", None)
+        asked = {name: given for name, given in overrides.items() if name != "resume"}
+        asked["objective"] = self.config.objective
         known = study.user_attrs.get("overrides", asked)
         changed = sorted(option for option in {*known, *asked} if known.get(option) != asked.get(option))
         if changed:
@@ -156,12 +149,7 @@ class Search(Sweeper):
 
 
 def register(check: Check) -> None:
-    """Makes the sweepers known to Hydra.
-
-    Args:
-        check: is called before the first job with the sweep's configuration, a dict of plain types that are not yet
-            resolved, and raises a ValueError for a bad option.
-    """
+    """Makes the sweepers known to Hydra; ``compared`` tells what ``check`` is given before the first job."""
     for sweeper in (Grid, Search):
         sweeper.check = staticmethod(check)
         Plugins.instance().register(sweeper)

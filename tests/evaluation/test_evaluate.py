@@ -7,7 +7,7 @@ import torch
 
 from imgclf import load
 from imgclf.data.noisy import NoisyImages
-from imgclf.evaluation.predictions_csv import PREDICTION_COLUMNS
+from imgclf.evaluation.report import PREDICTION_COLUMNS
 from tests.evaluation.conftest import metrics
 
 COLUMNS_IN_CONTRACT = "file,label,predicted,class_name,probability"

@@ -4,8 +4,7 @@ from torch import nn
 
 from imgclf.data.datasets import ImageDataset
 from imgclf.evaluation.evaluate import Evaluation
-from imgclf.evaluation.explanations import plot_explanations
-from imgclf.evaluation.grad_cam import grad_cam
+from imgclf.evaluation.grad_cam import grad_cam, plot_explanations
 from imgclf.inference.predictor import Predictor
 from imgclf.models.classifier import Classifier
 from imgclf.models.cnn import CNN
