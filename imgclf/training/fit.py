@@ -44,9 +44,9 @@ def fit(
         OSError, KeyboardInterrupt: as ``resumable`` says.
     """
     classes, threshold = len(data.class_names), config["classifier"]["threshold"]
-    if classes > 2 and config["objective"] in BINARY_OBJECTIVES:
+    if classes != 2 and config["objective"] in BINARY_OBJECTIVES:
         raise ValueError(f"objective={config['objective']} needs data of two classes, not {classes}")
-    if classes > 2 and threshold != 0.5:
+    if classes != 2 and threshold != 0.5:
         raise ValueError(f"threshold={threshold} is for two classes, not {classes}: leave it out")
     with resumable(run_dir):
         try:

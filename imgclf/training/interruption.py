@@ -14,7 +14,7 @@ from imgclf.training.distributed import Terminated, terminate
 
 
 class Interruption(pl.Callback):
-    """Ends a run after the current step on Ctrl-C, SIGTERM or SLURM's requeue signal (SIGUSR1), saved as ``checkpoint``.
+    """Ends a run after the current step on Ctrl-C, SIGTERM or SLURM's requeue signal (SIGUSR1), with a ``checkpoint``.
 
     A run that is stopped while it validates continues with that validation. A second Ctrl-C ends the run at once.
     Signals that something else handles already, such as submitit, are left alone.

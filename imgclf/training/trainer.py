@@ -29,7 +29,7 @@ def build_trainer(config: Mapping[str, Any], run_dir: RunDir, device: torch.devi
         run_dir.write_csv("metrics.csv", list(dict.fromkeys(chain(*rows))), rows)
 
     def build_callback(options: Mapping[str, Any]) -> pl.Callback:
-        run = {"dirpath": str(run_dir.best.parent), "mode": better(config["objective"])}
+        run: dict[str, Any] = {"dirpath": str(run_dir.best.parent), "mode": better(config["objective"])}
         return instantiate(options, **{name: run[name] for name in run if options.get(name, "") is None})
 
     trainer = config["trainer"]
