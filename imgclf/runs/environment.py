@@ -18,12 +18,7 @@ PACKAGES = (
 
 
 def environment(seed: int | None, device: str) -> dict[str, Any]:
-    """What one needs to repeat a run, in plain types: versions, git commit, device, seed, threads and command.
-
-    Args:
-        seed: of the run; None for commands without one.
-        device: torch's name of it, such as "cpu" or "cuda:0".
-    """
+    """What one needs to repeat a run, in plain types. ``device`` is torch's name of it, such as "cpu" or "cuda:0"."""
     import torch  # lazy: seconds
 
     return {

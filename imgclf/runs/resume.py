@@ -37,18 +37,11 @@ def hint_if_saved(folder: Path) -> str:
 def changed_options(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The options that differ between two configurations and may not change, each as "name was A, is B"."""
     before, after = _flat(saved), _flat(now)
-    length = "trainer.max_epochs"
-
-    def changed(key: str) -> bool:
-        return before.get(key) != after.get(key)
-
-    def described(key: str) -> str:
-        return f"{key} was {before.get(key)}, is {after.get(key)}"
-
-    keys = sorted(key for key in before.keys() | after.keys() if not f"{key}.".startswith(MAY_CHANGE))
-    faults = [described(key) for key in keys if changed(key)]
-    if changed(length) and after.get("scheduler.factory._target_"):
-        faults.append(f"{described(length)}, and the schedule depends on it")
+    different = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    described = {key: f"{key} was {before.get(key)}, is {after.get(key)}" for key in different}
+    faults = [text for key, text in described.items() if not f"{key}.".startswith(MAY_CHANGE)]
+    if "trainer.max_epochs" in described and after.get("scheduler.factory._target_"):
+        faults.append(f"{described['trainer.max_epochs']}, and the schedule depends on it")
     return faults
 
 
@@ -64,8 +57,7 @@ def find_checkpoint(run_dir: "RunDir", metadata: Mapping[str, Any], data: Any) -
         (None, 0) where nothing was trained yet.
 
     Raises:
-        ValueError: a run was trained here and no readable checkpoint is left, or the checkpoint belongs to another
-            network, optimizer or data set.
+        ValueError: no readable checkpoint is left, or it belongs to another network, optimizer or data set.
     """
     # lazy: torch and Lightning take seconds, which a refused option need not wait for
     from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
@@ -87,8 +79,7 @@ def find_checkpoint(run_dir: "RunDir", metadata: Mapping[str, Any], data: Any) -
 
 
 def _check_same_run(file: Path, saved: dict[str, Any], now: Mapping[str, Any], data: Any) -> None:
-    # lazy: as above
-    from imgclf.checkpoints.metadata import changed_splits
+    from imgclf.checkpoints.metadata import changed_splits  # lazy: as above
 
     changed = [
         f"{name} was {saved.get(name)}, is {now[name]}"

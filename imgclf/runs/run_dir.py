@@ -27,13 +27,12 @@ class RunDir:
     """Claims a folder for one run, as a context manager; within it, the run's log file is written.
 
     Args:
-        path: the folder. It is created if needed; it must be new or empty, unless ``resume``.
+        path: the folder. It is created if needed.
         resume: whether to continue what is in the folder; None for commands that cannot.
         log: name of the log file.
 
     Attributes:
-        best: path of the checkpoint of the best epoch.
-        last: path of the checkpoint of the last epoch.
+        best, last: paths of the two checkpoints, of the best and of the last epoch.
         metrics_file: path of metrics.json, which a finished run has.
 
     Raises:
@@ -86,12 +85,9 @@ class RunDir:
         return not self.path.exists() or all(file.name in (LOCK, JOB) for file in self.path.iterdir())
 
     def _refuse_if_used(self) -> None:
-        if self._resume or self._is_empty():
-            return
-        hint = "choose another hydra.run.dir"
-        if self._resume is False:
-            hint = f"add resume=true to continue it, or {hint}"
-        raise FileExistsError(f"{self.path} exists and is not empty; {hint}")
+        if not self._resume and not self._is_empty():
+            hint = "add resume=true to continue it, or " if self._resume is False else ""
+            raise FileExistsError(f"{self.path} exists and is not empty; {hint}choose another hydra.run.dir")
 
     @property
     def in_sweep(self) -> bool:
@@ -106,16 +102,12 @@ class RunDir:
         """Whether the run is complete, and ``config`` asks for no further epoch or split."""
         if not self.metrics_file.exists():
             return False
-        saved, metrics = self._saved_config(), self.metrics()
+        metrics, epochs = self.metrics(), config["trainer"]["max_epochs"]
         evaluated = all(f"{split}/loss" in metrics for split in config["evaluate_on"])
-        return evaluated and config["trainer"]["max_epochs"] <= saved["trainer"]["max_epochs"]
+        return evaluated and epochs <= self._saved_config()["trainer"]["max_epochs"]
 
     def check_same_options(self, config: Mapping[str, Any]) -> None:
-        """Refuses to continue a run with another configuration.
-
-        Raises:
-            ValueError: names the options that differ and may not.
-        """
+        """Raises ValueError, which names the options that differ and may not, if a run would be continued by others."""
         if not ((self.path / "config.yaml").exists() and (self.last.exists() or self.best.exists())):
             return
         if changed := changed_options(self._saved_config(), config):
@@ -124,11 +116,7 @@ class RunDir:
             )
 
     def write_config(self, config: Mapping[str, Any], device: str, resumed: bool = False) -> None:
-        """Writes config.yaml and environment.json.
-
-        The environment.json of a resumed run stays that of the first session; "resumed" lists when each later one
-        began and what was different then.
-        """
+        """Writes config.yaml and environment.json, which lists under "resumed" what was different in later sessions."""
         self._has_config = True
         self.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
         now, file = environment(config.get("seed"), device), self.path / "environment.json"
@@ -139,10 +127,7 @@ class RunDir:
         self.write_json("environment.json", now)
 
     def clear(self) -> None:
-        """Removes what a run wrote that did not come to a first step, so that the folder is free for the next try.
-
-        A folder that held anything before stays as it is.
-        """
+        """Frees the folder of a run that did not come to a first step, unless it held anything before."""
         if not self._was_empty:
             return
         self._has_config = False
@@ -158,7 +143,8 @@ class RunDir:
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
         """Writes a dict; NaN, which JSON does not know, becomes null."""
-        defined = {key: None if _is_nan(value) else value for key, value in values.items()}
+        undefined = {key for key, value in values.items() if isinstance(value, float) and math.isnan(value)}
+        defined = {key: None if key in undefined else value for key, value in values.items()}
         return self.write(name, json.dumps(defined, indent=2) + "\n")
 
     def write_csv(self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
@@ -173,7 +159,3 @@ class RunDir:
     def _saved_config(self) -> dict[str, Any]:
         saved: Any = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
         return saved
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)

@@ -1,6 +1,5 @@
 """Callbacks of Lightning's, adapted to a run folder: progress bar, checkpoints, early stopping, averaged weights."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +11,15 @@ from imgclf.checkpoints.files import METADATA_KEY
 from imgclf.checkpoints.metadata import build_metadata
 from imgclf.core.validation import Positive, Rate, checked
 from imgclf.models.classifier import Classifier
-from imgclf.runs.run_dir import RunDir
 
 REFRESH_EVERY = 10  # steps; drawing the bar at every step would take as long as a small network's step
-
-
-def callback_arguments(options: Mapping[str, Any], run_dir: RunDir, mode: str) -> dict[str, Any]:
-    """The arguments of a callback that its options leave to the run.
-
-    Args:
-        options: the callback's configuration, in which ``dirpath: null`` and ``mode: null`` are left to the run.
-        run_dir: where checkpoints go.
-        mode: "min" or "max", whichever is better for the objective.
-    """
-    known = {"dirpath": str(run_dir.best.parent), "mode": mode}
-    return {name: value for name, value in known.items() if name in options and options[name] is None}
 
 
 class CheckpointMetadata(pl.Callback):
     """Puts into every checkpoint what one needs to rebuild the classifier and its preprocessing."""
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._metadata(trainer, pl_module)  # what cannot be described fails now, not at the first checkpoint
-
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        checkpoint[METADATA_KEY] = self._metadata(trainer, pl_module)
-
-    def _metadata(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
-        return build_metadata(pl_module, trainer.datamodule)
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict) -> None:
+        checkpoint[METADATA_KEY] = build_metadata(pl_module, trainer.datamodule)
 
 
 class ProgressBar(RichProgressBar):
@@ -61,11 +41,7 @@ class ProgressBar(RichProgressBar):
 class Checkpoints(ModelCheckpoint):
     """Lightning's ModelCheckpoint for a run folder, which may have been moved since the checkpoint was written.
 
-    Args:
-        options: of ModelCheckpoint.
-
-    Raises:
-        ValueError: ``save_weights_only`` is on.
+    It refuses ``save_weights_only`` with a ValueError.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -84,8 +60,7 @@ class Checkpoints(ModelCheckpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         # Private API: Lightning needs as long as it takes to draw a batch to find out that no checkpoint is due
         # within an epoch. Where these two attributes are gone, it is asked at every step.
-        due = getattr(self, "_every_n_train_steps", 1), getattr(self, "_train_time_interval", None)
-        if any(due):
+        if getattr(self, "_every_n_train_steps", 1) or getattr(self, "_train_time_interval", None):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
@@ -102,12 +77,9 @@ class EMA(EMAWeightAveraging):
     The threshold that validation chooses belongs to the averaged weights, and is not averaged itself.
 
     Args:
-        decay: share of the old average that a step keeps, in [0, 1).
+        decay: share of the old average that an update keeps, in [0, 1).
         update_every_n_steps: how many steps lie between two updates, from 1.
         options: of Lightning's WeightAveraging.
-
-    Raises:
-        ValueError: an argument out of range.
     """
 
     @checked

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 def cluster_environment() -> "ClusterEnvironment | None":
     """Lightning's description of the processes that torchrun or SLURM started; None if this process was started alone.
 
-    Raises:
-        ValueError: SLURM's options leave open how many processes each machine gets.
+    Raises ValueError where SLURM's options leave open how many processes each machine gets.
     """
     from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment  # lazy: seconds
 
@@ -27,24 +26,22 @@ def cluster_environment() -> "ClusterEnvironment | None":
             raise ValueError(" ".join(str(error).split())) from error
 
 
-def is_torchrun(environment: "ClusterEnvironment") -> bool:
-    """Whether torchrun started the processes."""
+def _is_torchrun(environment: "ClusterEnvironment") -> bool:
     from lightning.fabric.plugins.environments import TorchElasticEnvironment  # lazy: seconds
 
     return isinstance(environment, TorchElasticEnvironment)
 
 
 def check_started(environment: "ClusterEnvironment", trainer: Mapping[str, Any]) -> None:
-    """Refuses another number of processes than the options ``devices`` and ``num_nodes`` ask for.
+    """Raises ValueError if other processes were started than the options ``devices`` and ``num_nodes`` ask for.
 
-    Raises:
-        ValueError: says which options fit what was started, and which command fits the options.
+    The message says which options fit what was started, and which command fits the options.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     devices, nodes, world = trainer["devices"], trainer["num_nodes"], environment.world_size()
-    torchrun = is_torchrun(environment)
+    torchrun = _is_torchrun(environment)
     if torchrun and HydraConfig.get().mode is RunMode.MULTIRUN:
         raise ValueError(
             "torchrun starts one run, not a sweep: use python train.py -m ..., and every job starts its own processes"
@@ -72,13 +69,12 @@ def as_started(trainer: Mapping[str, Any]) -> dict[str, Any]:
 def must_launch(trainer: Mapping[str, Any]) -> bool:
     """Whether this process has still to start the others that ``devices`` and ``num_nodes`` ask for.
 
-    Raises:
-        ValueError: they are on several machines, where something else has to start them.
+    Raises ValueError if they are on several machines, where something else has to start them.
     """
     devices, nodes = trainer["devices"], trainer["num_nodes"]
     environment = cluster_environment()
     # A SLURM job of one task has a machine for itself, and may start as many processes there as it wants.
-    alone = environment is None or (environment.world_size() == 1 and not is_torchrun(environment))
+    alone = environment is None or (environment.world_size() == 1 and not _is_torchrun(environment))
     if alone and nodes > 1:
         raise ValueError(
             f"num_nodes={nodes}: on every machine run torchrun --nnodes={nodes} --nproc-per-node={devices} "
@@ -89,18 +85,14 @@ def must_launch(trainer: Mapping[str, Any]) -> bool:
 
 
 def check_devices(devices: int, device: "torch.device") -> None:
-    """Refuses more processes than this machine has GPUs; a CPU serves any number of processes.
-
-    Raises:
-        ValueError: says how many GPUs there are.
-    """
+    """Raises ValueError if this machine has too few GPUs; a CPU serves any number of processes."""
     import torch  # lazy: seconds
 
     if device.type == "cpu" or devices == 1:
         return
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if devices > count:
+        plural = "s" * (count != 1)
         raise ValueError(
-            f"devices={devices}: PyTorch sees {count} GPU{'s' * (count != 1)} here; use devices={count}, or "
-            "accelerator=cpu"
+            f"devices={devices}: PyTorch sees {count} GPU{plural} here; use devices={count}, or accelerator=cpu"
         )

@@ -36,7 +36,6 @@ class Quiet(Exception):
     """Ends this process without a message, with exit code ``code``: another process speaks for all."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(code)
         self.code = code
 
 
@@ -77,7 +76,7 @@ def report(line: str) -> str | int:
 
 
 def end_with_parent() -> None:
-    """Has Linux kill this process if ``launch`` is killed, which cannot end it then."""
+    """Has Linux kill this process if ``launch`` is killed, and so cannot end it."""
     if started_by_us():
         import ctypes  # lazy: of no use to other processes
 
@@ -92,13 +91,12 @@ class Processes:
     fail only the first one to fail says so. On leaving, the connection is closed.
 
     Args:
-        trainer: the Trainer's options ``devices`` (processes on this machine) and ``num_nodes`` (machines).
+        trainer: the Trainer's options; ``devices`` counts processes on this machine, ``num_nodes`` machines.
         device: what each process computes on.
         folder: the empty folder that Hydra made for this process; the run's own only if this is the first process.
 
     Attributes:
         rank: the number of this process, from 0.
-        world: how many processes there are.
 
     Raises:
         ValueError: another number of processes was started than the options ask for.
@@ -106,18 +104,14 @@ class Processes:
     """
 
     def __init__(self, trainer: Mapping[str, Any], device: "torch.device", folder: Path) -> None:
-        self.rank, self.world = 0, 1
+        self.rank, self._local_rank, self._world = 0, 0, 1
         self._trainer, self._device, self._folder = trainer, device, folder
-        self._local_rank = 0
-        self._store: torch.distributed.Store | None = None
+        self._store: Any = None
         self._silence = contextlib.ExitStack()
 
     def __enter__(self) -> "Processes":
-        environment = cluster_environment()
-        if (
-            environment is None
-            or environment.world_size() == self._trainer["devices"] * self._trainer["num_nodes"] == 1
-        ):
+        environment, wanted = cluster_environment(), self._trainer["devices"] * self._trainer["num_nodes"]
+        if environment is None or environment.world_size() == wanted == 1:
             return self
         self.rank, self._local_rank = environment.global_rank(), environment.local_rank()
         try:
@@ -142,69 +136,9 @@ class Processes:
         self._silence.close()
         if error is None:
             close_process_group()
-        elif self.world > 1:
+        elif self._world > 1:
             # The connection stays open until the process ends: the others must not notice before all is said.
             self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        """Replaces the error of a process that is not the one to speak; else returns, and the error is raised."""
-        if isinstance(error, KeyboardInterrupt) and (self.rank or started_by_us()):
-            raise Quiet(130) from error
-        if not isinstance(error, Exception):
-            return
-        if started_by_us():  # ``launch`` knows which process failed first
-            if _is_broken(error):
-                raise Quiet(LOST) from error
-            return
-        try:
-            first_to_fail = self._store is None or self._store.add("failed", 1) == 1
-        except RuntimeError:  # the process that keeps the count has ended itself
-            first_to_fail = True
-        if not first_to_fail:
-            raise Quiet(1) from error
-        if _is_broken(error):
-            from imgclf.runs.resume import hint_if_saved  # lazy: of no use to other commands
-
-            raise ConnectionError(
-                f"another process of this run has ended, so it stopped{hint_if_saved(self._folder)}"
-            ) from error
-
-    def broadcast(self, value: Any) -> Any:
-        """The value that the first process gives; the other processes may give anything."""
-        if self.world == 1:
-            return value
-        import torch  # lazy: seconds
-
-        values = [value]
-        torch.distributed.broadcast_object_list(values, device=torch.device("cpu"))
-        return values[0]
-
-    def prepare(self, data: "ImageDataModule") -> None:
-        """Calls ``data.prepare_data()`` on the first process; then on the first of every machine; then on the others.
-
-        Lightning's hook of that name would come too late: the network needs the shape of the images.
-        """
-        import torch  # lazy: seconds
-
-        turn = 0 if self.rank == 0 else 1 if self._local_rank == 0 else 2
-        for now in range(3 if self.world > 1 else 1):
-            if now == turn:
-                data.prepare_data()
-            if self.world > 1:
-                torch.distributed.all_reduce(torch.zeros(1))  # a barrier that needs no GPU, unlike torch's own
-
-    @contextlib.contextmanager
-    def claim(self, run_dir: "RunDir") -> Iterator["RunDir"]:
-        """The one folder of all processes: the first one enters it and writes there; the others only read."""
-        if self.rank == 0:
-            with run_dir:
-                self._folder = Path(self.broadcast(str(run_dir.path)))
-                yield run_dir
-            return
-        own, self._folder = run_dir.path, Path(self.broadcast(None))
-        with contextlib.suppress(OSError):
-            os.rmdir(own)  # the default folder that Hydra made for this process
-        yield type(run_dir)(self._folder)
 
     def _join(self, environment: "ClusterEnvironment") -> None:
         import torch  # lazy: seconds
@@ -226,7 +160,71 @@ class Processes:
         distributed.init_process_group(backend, store=store, rank=self.rank, world_size=world)
         if self._device.type == "cuda":
             torch.cuda.set_device(self._local_rank)
-        self.world, self._store = world, store
+        self._world, self._store = world, store
+
+    def _fail(self, error: BaseException) -> None:
+        """Replaces the error of a process that is not the one to speak; else returns, and the error is raised."""
+        if isinstance(error, KeyboardInterrupt) and (self.rank or started_by_us()):
+            raise Quiet(130) from error
+        if not isinstance(error, Exception):
+            return
+        import torch  # lazy: seconds
+
+        said = isinstance(error, RuntimeError) and BROKEN.search(str(error))
+        lost_another = said or isinstance(error, torch.distributed.DistError)
+        if started_by_us():  # ``launch`` knows which process failed first
+            if lost_another:
+                raise Quiet(LOST) from error
+            return
+        try:
+            first_to_fail = self._store.add("failed", 1) == 1
+        except RuntimeError:  # the process that keeps the count has ended itself
+            first_to_fail = True
+        if not first_to_fail:
+            raise Quiet(1) from error
+        if lost_another:
+            from imgclf.runs.resume import hint_if_saved  # lazy: of no use to other commands
+
+            raise ConnectionError(
+                f"another process of this run has ended, so it stopped{hint_if_saved(self._folder)}"
+            ) from error
+
+    def broadcast(self, value: Any) -> Any:
+        """The value that the first process gives; the other processes may give anything."""
+        if self._world == 1:
+            return value
+        import torch  # lazy: seconds
+
+        values = [value]
+        torch.distributed.broadcast_object_list(values, device=torch.device("cpu"))
+        return values[0]
+
+    def prepare(self, data: "ImageDataModule") -> None:
+        """Calls ``data.prepare_data()`` on the first process; then on the first of every machine; then on the others.
+
+        Lightning's hook of that name would come too late: the network needs the shape of the images.
+        """
+        import torch  # lazy: seconds
+
+        turn = 0 if self.rank == 0 else 1 if self._local_rank == 0 else 2
+        for now in range(3):
+            if now == turn:
+                data.prepare_data()
+            if self._world > 1:
+                torch.distributed.all_reduce(torch.zeros(1))  # a barrier that needs no GPU, unlike torch's own
+
+    @contextlib.contextmanager
+    def claim(self, run_dir: "RunDir") -> Iterator["RunDir"]:
+        """The one folder of all processes: the first one enters it and writes there; the others only read."""
+        if self.rank == 0:
+            with run_dir:
+                self._folder = Path(self.broadcast(str(run_dir.path)))
+                yield run_dir
+            return
+        own, self._folder = run_dir.path, Path(self.broadcast(None))
+        with contextlib.suppress(OSError):
+            os.rmdir(own)  # the default folder that Hydra made for this process
+        yield type(run_dir)(self._folder)
 
 
 def close_process_group() -> None:
@@ -235,12 +233,3 @@ def close_process_group() -> None:
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def _is_broken(error: BaseException) -> bool:
-    """Whether it is what a process meets when another one has ended."""
-    import torch  # lazy: seconds
-
-    if isinstance(error, torch.distributed.DistError):
-        return True
-    return isinstance(error, RuntimeError) and BROKEN.search(str(error)) is not None

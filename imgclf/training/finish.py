@@ -8,9 +8,8 @@ from typing import Any
 import lightning.pytorch as pl
 from rich import get_console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
-from imgclf.checkpoints.files import read_checkpoint
 from imgclf.core.names import BINARY_METRICS, METRICS, SPLITS
 from imgclf.core.text import shell_value
 from imgclf.data.datamodule import ImageDataModule
@@ -34,32 +33,33 @@ def evaluate_best(
 ) -> dict[str, float] | None:
     """Evaluates best.ckpt, as evaluate.py does, and writes metrics.json, figures and TensorBoard's results.
 
-    Args:
-        run_dir: of the run that ``fit`` has trained.
-        data: the same that it was trained on.
-        trainer: the same that it was trained with.
-        config: the run's configuration, plain types; TensorBoard shows it as hyper-parameters.
-        splits: those to evaluate; "val" is always among them, because the objective is one of its metrics.
+    The first four arguments are those of ``fit``. "val" is always among the splits, because the objective is one of its
+    metrics.
 
     Returns:
-        The content of metrics.json; None on all processes but the first, which does nothing here.
+        The content of metrics.json; None on all processes but the first: the others do nothing here.
     """
     if not trainer.is_global_zero:
         return None
     with resumable(run_dir):
         predictor = load(run_dir.best, trainer.strategy.root_device)
         evaluations = {split: evaluate(predictor, data, split) for split in SPLITS if split in {"val", *splits}}
-        history = History.of(trainer)
-        metrics = {name: value for evaluation in evaluations.values() for name, value in evaluation.metrics.items()}
+        history, names = History.of(trainer), predictor.class_names
+        metrics: dict[str, Any] = {}
+        for evaluation in evaluations.values():
+            metrics |= evaluation.metrics
         metrics |= {
             "train/seconds": history.seconds,
             "train/images_per_second": max(row["images_per_second"] for row in history.rows),
-            "best_epoch": _epoch(predictor, run_dir),
+            "best_epoch": predictor.epoch,
             "epochs": len(history.rows),
         }
-        names, images = predictor.class_names, {split: result.images for split, result in evaluations.items()}
-        figures = {"curves": plot_learning_curves(history.rows), "data": plot_dataset(images, names)}
-        figures |= result_figures(list(evaluations.values())[-1], names)
+        images = {split: evaluation.images for split, evaluation in evaluations.items()}
+        figures = {
+            "curves": plot_learning_curves(history.rows),
+            "data": plot_dataset(images, names),
+            **result_figures(list(evaluations.values())[-1], names),
+        }
         for name, figure in figures.items():
             publish_figure(run_dir, trainer, name, figure)
         publish_results(trainer, evaluations, metrics, config)
@@ -68,40 +68,31 @@ def evaluate_best(
 
 
 def print_summary(run_dir: RunDir, metrics: Mapping[str, float | None], overrides: Sequence[str]) -> None:
-    """Prints the metrics of a finished run and the commands that go on from here.
+    """Prints the content of a finished run's metrics.json and the commands that go on from here.
 
-    Args:
-        run_dir: the run's folder.
-        metrics: the content of its metrics.json.
-        overrides: the options that the run was started with.
+    ``overrides`` are the options that the run was started with.
     """
+
+    def decimals(value: float | None) -> str:
+        return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
+
     splits = [split for split in SPLITS if f"{split}/loss" in metrics]
-    table = Table(title=f"best.ckpt (epoch {metrics['best_epoch']} of {metrics['epochs']})")
-    table.add_column("metric")
-    for split in splits:
-        table.add_column(split, justify="right")
+    title = f"best.ckpt (epoch {metrics['best_epoch']} of {metrics['epochs']})"
+    table = Table("metric", *(Column(split, justify="right") for split in splits), title=title)
     for name in METRICS + BINARY_METRICS:
         if f"val/{name}" in metrics:
-            table.add_row(name, *(_decimals(metrics[f"{split}/{name}"]) for split in splits))
+            table.add_row(name, *(decimals(metrics[f"{split}/{name}"]) for split in splits))
     console = get_console()
     console.print(table)
     seconds, speed = metrics["train/seconds"], metrics["train/images_per_second"]
     console.print(f"training took {seconds:.1f} s, {speed:,.0f} images per second at best\n", highlight=False)
     path, best = shell_value(run_dir.path), shell_value(run_dir.best)
-    options = shlex.join(word for word in overrides if not word.startswith("resume="))
+    again = shlex.join(["python", "train.py", *(word for word in overrides if not word.startswith("resume="))])
     commands = {
         "evaluate": f"python evaluate.py ckpt={best}",
         "predict": f"python evaluate.py ckpt={best} images=PATH",
-        "resume": " ".join(filter(None, ["python train.py", options, f"hydra.run.dir={path} resume=true"])),
+        "resume": f"{again} hydra.run.dir={path} resume=true",
         "dashboard": f"tensorboard --logdir {path}",
     }
     for purpose, command in commands.items():
         console.print(f"{purpose:>9}:  {escape(command)}", highlight=False, soft_wrap=True)
-
-
-def _decimals(value: float | None) -> str:
-    return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
-
-
-def _epoch(predictor: Any, run_dir: RunDir) -> int:
-    return getattr(predictor, "epoch", None) or read_checkpoint(run_dir.best)["epoch"] + 1

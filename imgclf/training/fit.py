@@ -17,7 +17,7 @@ from imgclf.figures.dataset import plot_samples
 from imgclf.models.classifier import Classifier
 from imgclf.runs.resume import find_checkpoint, resume_hint
 from imgclf.runs.run_dir import RunDir
-from imgclf.training.distributed import close_process_group, signals_kept
+from imgclf.training.distributed import Terminated, close_process_group, signals_kept
 from imgclf.training.loop import use_fast_loop
 from imgclf.training.tensorboard import publish_figure, purge_from
 
@@ -41,19 +41,20 @@ def fit(
 
     Raises:
         ValueError: the options do not fit the data, or the checkpoint in the folder belongs to another run.
-        OSError: a file cannot be written; the message says how the run is continued.
-        KeyboardInterrupt: the run was stopped; the message says how it is continued.
+        OSError, KeyboardInterrupt: as ``resumable`` says.
     """
-    _check_classes(config, len(data.class_names))
+    classes, threshold = len(data.class_names), config["classifier"]["threshold"]
+    if classes != 2 and config["objective"] in BINARY_OBJECTIVES:
+        raise ValueError(f"objective={config['objective']} needs data of two classes, not {classes}")
+    if classes != 2 and threshold != 0.5:
+        raise ValueError(f"threshold={threshold} is for two classes, not {classes}: leave it out")
     with resumable(run_dir):
         try:
             checkpoint = _prepare(run_dir, data, classifier, trainer, config) if trainer.is_global_zero else None
             checkpoint = trainer.strategy.broadcast(checkpoint)
             log.info("%s %s", "continuing" if checkpoint else "run folder", run_dir.path)
-            warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # EpochMetrics gathers from all processes itself
-            warnings.filterwarnings(
-                "ignore", ".*your dataloader is not resumable.*"
-            )  # the sampler knows where to begin
+            # EpochMetrics gathers from all processes itself, and the sampler knows where to begin.
+            warnings.filterwarnings("ignore", ".*(sync_dist=True|your dataloader is not resumable).*")
             use_fast_loop(trainer)
             with signals_kept():
                 trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -80,25 +81,14 @@ def _prepare(
     return checkpoint
 
 
-def _check_classes(config: Mapping[str, Any], classes: int) -> None:
-    if classes == 2:
-        return
-    if config["objective"] in BINARY_OBJECTIVES:
-        raise ValueError(f"objective={config['objective']} needs data of two classes, not {classes}")
-    threshold = {**config["model"], **config.get("classifier", {})}["threshold"]
-    if threshold != 0.5:
-        raise ValueError(f"threshold={threshold} is for two classes, not {classes}: leave it out")
-
-
 @contextlib.contextmanager
 def resumable(run_dir: RunDir) -> Iterator[None]:
-    """Within this context, whatever ends the run says how it is continued, in one line."""
+    """Within this context, a KeyboardInterrupt or OSError that ends the run says how it is continued, in one line."""
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as stop:  # Lightning turns a KeyboardInterrupt into a SystemExit
-        kind = type(stop.__context__ if isinstance(stop, SystemExit) else stop)
-        kind = kind if issubclass(kind, KeyboardInterrupt) else KeyboardInterrupt
-        raise kind(resume_hint(run_dir.path)) from stop
+        terminated = Terminated in (type(stop), type(stop.__context__))
+        raise (Terminated if terminated else KeyboardInterrupt)(resume_hint(run_dir.path)) from stop
     except (OSError, ValueError) as error:
         # TensorBoard writes in a thread. Its OSError is raised where the run logs next, and Lightning wraps it there.
         fault = error if isinstance(error, OSError) else error.__cause__

@@ -10,8 +10,6 @@ import lightning.pytorch as pl
 
 log = logging.getLogger(__name__)
 
-SHOWN = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")  # in the line that every epoch gets
-
 
 class History(pl.Callback):
     """Keeps one row an epoch. It is part of the checkpoint, so that a resumed run continues it.
@@ -25,12 +23,12 @@ class History(pl.Callback):
         seconds: time of training and validation, over all sessions.
     """
 
-    def __init__(self, on_epoch: Callable[[list[dict[str, Any]]], object] = lambda rows: None) -> None:
+    def __init__(self, on_epoch: Callable[[list[dict[str, Any]]], object]) -> None:
         self.rows: list[dict[str, Any]] = []
         self.seconds = 0.0
         self._on_epoch = on_epoch
-        self._counted_until = self._start = self._end = time.perf_counter()
-        self._images = 0
+        self._counted_until = time.perf_counter()
+        self._begin_epoch()
 
     @staticmethod
     def of(trainer: pl.Trainer) -> "History":
@@ -67,23 +65,22 @@ class History(pl.Callback):
         self.seconds += now - self._counted_until
         self._counted_until = now
         speed = self._images / (self._end - self._start) if self._images else 0.0
-        own = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        timing = {"images_per_second": speed, "seconds": self.seconds}
-        names = {*trainer.callback_metrics}
-        names |= {name.replace("val/", "train/") for name in names}
-        # NaN: an epoch that is resumed in its validation has no training metrics.
-        metrics = {name: float(trainer.callback_metrics.get(name, math.nan)) for name in sorted(names)}
-        row = {**own, **metrics, **timing}
+        found = trainer.callback_metrics
+        names = sorted({*found, *(name.replace("val/", "train/") for name in found)})
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            # NaN: an epoch that is resumed in its validation has no training metrics.
+            **{name: float(found.get(name, math.nan)) for name in names},
+            "images_per_second": speed,
+            "seconds": self.seconds,
+        }
         self.rows.append(row)
         for logger in trainer.loggers:
             logger.log_metrics({"images_per_second": speed}, step=trainer.global_step - 1)
-        log.info(
-            "epoch %d/%s  loss %.4f val %.4f  accuracy %.4f val %.4f  %s img/s",
-            row["epoch"],
-            trainer.max_epochs,
-            *(row[name] for name in SHOWN),
-            f"{speed:,.0f}",
-        )
+        shown = [row[f"{split}/{name}"] for name in ("loss", "accuracy") for split in ("train", "val")]
+        line = "epoch %d/%s  loss %.4f val %.4f  accuracy %.4f val %.4f  %s img/s"
+        log.info(line, row["epoch"], trainer.max_epochs, *shown, f"{speed:,.0f}")
 
     def _begin_epoch(self) -> None:
         self._start = self._end = time.perf_counter()

@@ -14,16 +14,13 @@ from imgclf.training.distributed import Terminated, terminate
 
 
 class Interruption(pl.Callback):
-    """Ends a run after the current step on Ctrl-C, SIGTERM or SLURM's requeue signal (SIGUSR1), saved as last.ckpt.
+    """Ends a run after the current step on Ctrl-C, SIGTERM or SLURM's requeue signal (SIGUSR1), with a ``checkpoint``.
 
     A run that is stopped while it validates continues with that validation. A second Ctrl-C ends the run at once.
     Signals that something else handles already, such as submitit, are left alone.
 
     Several processes end at once, and continue from the last whole epoch: the signal may not have reached all of them,
     and a process that waits for one that has ended would hang.
-
-    Args:
-        checkpoint: the file to save to.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -48,7 +45,7 @@ class Interruption(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if self._received and stepped and not trainer.is_last_batch:  # validation follows the last one
-            self._save_and_end(trainer)
+            self._end(trainer, save=True)
 
     def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args, **kwargs) -> None:
         if self._received and trainer.state.fn == "fit":
@@ -58,7 +55,7 @@ class Interruption(pl.Callback):
             progress.reset()
             progress.increment_ready()
             progress.increment_started()
-            self._save_and_end(trainer)
+            self._end(trainer, save=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._received:  # at the end of the epoch before, which is saved already
@@ -68,11 +65,9 @@ class Interruption(pl.Callback):
         if self._received:
             self._end(trainer)
 
-    def _save_and_end(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self._checkpoint, weights_only=False)
-        self._end(trainer)
-
-    def _end(self, trainer: pl.Trainer) -> None:
+    def _end(self, trainer: pl.Trainer, save: bool = False) -> None:
+        if save:
+            trainer.save_checkpoint(self._checkpoint, weights_only=False)
         if self._received == signal.SIGUSR1 and trainer.is_global_zero:
             job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID")
             if array:

@@ -1,13 +1,12 @@
 """Starts the processes of a run on this machine, waits for them, and says why one failed."""
 
-import contextlib
 import logging
 import os
 import re
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ SWEEP_OPTIONS = re.compile(r"[+~]*hydra[./](run|sweep|mode|launcher|sweeper|call
 
 
 def launch_if_needed(script: str, trainer: Mapping[str, Any], device: "torch.device", tracebacks: bool) -> bool:
-    """Starts the processes of the run and waits for them, unless it has one process, or something else started them.
+    """Runs this Hydra job again as several processes of this machine, all in the job's folder, and waits for them.
 
     Args:
         script: the file that was started, such as train.py.
@@ -32,65 +31,57 @@ def launch_if_needed(script: str, trainer: Mapping[str, Any], device: "torch.dev
         tracebacks: whether the processes print the traceback of an error.
 
     Returns:
-        Whether there were processes to start. Then the run has ended.
+        Whether the run has ended. False: it needs one process, or something else has started its processes.
 
     Raises:
         ValueError: there are too few GPUs, or other machines have to start their processes.
-        ChildProcessError, KeyboardInterrupt: as ``launch`` does.
-    """
-    check_devices(trainer["devices"], device)
-    needed = must_launch(trainer)
-    if needed:
-        launch(script, trainer["devices"], tracebacks)
-    return needed
-
-
-def launch(script: str, devices: int, tracebacks: bool = False) -> None:
-    """Runs this Hydra job again as ``devices`` processes of this machine, all in the job's folder, and waits for them.
-
-    Args:
-        script: the file that was started, such as train.py.
-        devices: how many processes.
-        tracebacks: whether they print the traceback of an error.
-
-    Raises:
         ChildProcessError: says why the first process that failed did.
         KeyboardInterrupt: the run was stopped by Ctrl-C or a signal; Terminated if that was SIGTERM.
     """
+    check_devices(trainer["devices"], device)
+    if not must_launch(trainer):
+        return False
     import torch  # lazy: only this function needs it
     from hydra.core.hydra_config import HydraConfig
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    environment = {
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // devices))),
+    devices, folder = trainer["devices"], Path(HydraConfig.get().runtime.output_dir)
+    before, silence = dict(os.environ), logging.root.manager.disable
+    os.environ |= {
         "HYDRA_FULL_ERROR": str(int(tracebacks)),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(CLOSING),
         # torch's C++ code warns that a connection has ended, which ``_reason`` says more clearly.
-        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
+        "TORCH_CPP_LOG_LEVEL": before.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
+        "OMP_NUM_THREADS": before.get("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // devices))),
     }
-    with _silent_launcher(), signals_kept(), _environment_with(environment), tempfile.TemporaryDirectory() as logs:
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=devices,
-            logs_specs=DefaultLogsSpecs(log_dir=logs),
-            run_id=f"{OURS}{os.getpid()}",
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",
-            max_restarts=0,
-            monitor_interval=0.2,
-        )
-        try:
+    logging.disable(logging.CRITICAL)  # torch's launcher logs tables, which say less than one line can
+    try:
+        with signals_kept(), tempfile.TemporaryDirectory() as logs:
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=devices,
+                logs_specs=DefaultLogsSpecs(log_dir=logs),
+                run_id=f"{OURS}{os.getpid()}",
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                local_addr="localhost",
+                max_restarts=0,
+                monitor_interval=0.2,
+            )
             elastic_launch(config, sys.executable)(os.path.abspath(script), *_job_arguments())
-        except SignalException as stop:
-            kind = Terminated if stop.sigval == signal.SIGTERM else KeyboardInterrupt
-            raise kind(resume_hint(folder) if hint_if_saved(folder) else "") from stop
-        except ChildFailedError as error:
-            raise _reason(error.failures, devices, folder) from None
+    except SignalException as stop:
+        kind = Terminated if stop.sigval == signal.SIGTERM else KeyboardInterrupt
+        raise kind(resume_hint(folder) if hint_if_saved(folder) else "") from stop
+    except ChildFailedError as error:
+        raise _reason(error.failures, devices, folder) from None
+    finally:
+        logging.disable(silence)
+        os.environ.clear()
+        os.environ.update(before)
+    return True
 
 
 def _job_arguments() -> list[str]:
@@ -100,12 +91,11 @@ def _job_arguments() -> list[str]:
 
     hydra = HydraConfig.get()
     folder = QuotedString(hydra.runtime.output_dir, Quote.single).with_quotes()
-    paths = {"main": [], "command-line": []}
+    arguments = ["--config-name", str(hydra.job.config_name)]
+    flags = {"main": "--config-path", "command-line": "--config-dir"}
     for source in hydra.runtime.config_sources:
-        paths.setdefault(source.provider, []).append(source.path.removeprefix("file://"))
-    arguments = ["--config-path", paths["main"][0], "--config-name", str(hydra.job.config_name)]
-    for path in paths["command-line"]:
-        arguments += ["--config-dir", path]
+        if source.provider in flags:
+            arguments += [flags[source.provider], source.path.removeprefix("file://")]
     options = [option for option in hydra.overrides.hydra if not SWEEP_OPTIONS.match(option)]
     return [*arguments, *hydra.overrides.task, *options, "hydra.mode=RUN", f"hydra.run.dir={folder}"]
 
@@ -124,31 +114,3 @@ def _reason(failures: Mapping[int, Any], count: int, folder: Path) -> ChildProce
     elif code == -signal.SIGKILL:
         ending += " (the system sends it if memory runs out)"
     return ChildProcessError(f"process {first + 1} of {count} {ending}, so the run stopped{hint_if_saved(folder)}")
-
-
-@contextlib.contextmanager
-def _environment_with(values: Mapping[str, str]) -> Iterator[None]:
-    """Within this context, the environment has these variables."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-@contextlib.contextmanager
-def _silent_launcher() -> Iterator[None]:
-    """Within this context, torch's launcher logs nothing: its tables say less than one line can."""
-    loggers = [logging.getLogger(f"torch.distributed.{name}") for name in ("elastic", "launcher", "run")]
-    silent = logging.NullHandler()
-    for logger in loggers:
-        logger.addHandler(silent)
-        logger.propagate = False
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeHandler(silent)
-            logger.propagate = True

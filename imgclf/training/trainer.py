@@ -13,35 +13,39 @@ from imgclf.core.device import choose_precision
 from imgclf.core.names import better
 from imgclf.models.network import Network
 from imgclf.runs.run_dir import RunDir
-from imgclf.training.callbacks import CheckpointMetadata, callback_arguments
+from imgclf.training.callbacks import CheckpointMetadata
 from imgclf.training.history import History
 from imgclf.training.interruption import Interruption
 
 
 def build_trainer(config: Mapping[str, Any], run_dir: RunDir, device: torch.device, network: Network) -> pl.Trainer:
-    """Lightning's Trainer with the callbacks and loggers of a run's configuration.
+    """Lightning's Trainer with the callbacks and loggers of a run's configuration, in plain types.
 
     History, CheckpointMetadata and Interruption join the callbacks. A job of a sweep prints no summary of its model.
-
-    Args:
-        config: the run's configuration, plain types.
-        run_dir: where metrics.csv, checkpoints and logs go.
-        device: what this process computes on.
-        network: chooses the precision, where that is "auto".
+    Several processes train by DDP. The precision "auto" depends on the device and the network.
     """
 
     def write_metrics(rows: list[dict[str, Any]]) -> None:
         run_dir.write_csv("metrics.csv", list(dict.fromkeys(chain(*rows))), rows)
 
-    trainer, mode = config["trainer"], better(config["objective"])
+    def build_callback(options: Mapping[str, Any]) -> pl.Callback:
+        run: dict[str, Any] = {"dirpath": str(run_dir.best.parent), "mode": better(config["objective"])}
+        return instantiate(options, **{name: run[name] for name in run if options.get(name, "") is None})
+
+    trainer = config["trainer"]
     callbacks = [
-        instantiate(options, **callback_arguments(options, run_dir, mode))
+        build_callback(options)
         for name, options in config["callbacks"].items()
         if options and trainer.get(f"enable_{name}", True) and not (run_dir.in_sweep and name == "model_summary")
     ]
+    strategy = trainer["strategy"]
+    if trainer["devices"] * trainer["num_nodes"] == 1:
+        strategy = "auto"
+    elif strategy in ("auto", "ddp"):  # DDP has to be told if frozen weights get no gradient
+        strategy = "ddp_find_unused_parameters_true" if config["model"].get("freeze_epochs") else "ddp"
     return instantiate(
         trainer,
-        **_processes(config),
+        strategy=strategy,
         precision=choose_precision(trainer["precision"], device, network),
         callbacks=[History(write_metrics), CheckpointMetadata(), *callbacks, Interruption(run_dir.last)],
         logger=[instantiate(options, save_dir=str(run_dir.path)) for options in config["logger"].values() if options],
@@ -51,14 +55,3 @@ def build_trainer(config: Mapping[str, Any], run_dir: RunDir, device: torch.devi
         use_distributed_sampler=False,  # the data module's samplers give every process its share
         _convert_="all",
     )
-
-
-def _processes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The Trainer's devices, num_nodes and strategy: DDP for several processes."""
-    trainer = config["trainer"]
-    devices, nodes, strategy = trainer["devices"], trainer["num_nodes"], trainer["strategy"]
-    if devices * nodes == 1:
-        strategy = "auto"
-    elif strategy in ("auto", "ddp"):  # DDP has to be told if frozen weights get no gradient
-        strategy = "ddp_find_unused_parameters_true" if config["model"].get("freeze_epochs") else "ddp"
-    return {"devices": devices, "num_nodes": nodes, "strategy": strategy}
