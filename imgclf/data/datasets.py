@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -52,7 +53,7 @@ class ImageDataset(Dataset):
         return len(self) * math.prod(self.images.shape[1:])
 
     def to(self, device: torch.device) -> "ImageDataset":
-        """A copy of this dataset's images and labels in the device's memory."""
+        """A copy in the device's memory, of this dataset's rows alone."""
         images, labels = self[:]
         return ImageDataset(images.to(device), labels.to(device), torch.arange(len(self), device=device))
 
@@ -62,7 +63,7 @@ class ImageDataset(Dataset):
         return [image_digest(images[row]) for row in self.rows.tolist()]
 
     def fingerprint(self, class_names: Sequence[str]) -> str:
-        """A hash of the images, their order, their labels and the names of the classes; the same on every machine."""
+        """A hash of the images, their order, labels and classes; the same on every machine."""
         parts = json.dumps(list(class_names)).encode(), self.targets.numpy().tobytes(), *self.digests()
         return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
 
@@ -72,10 +73,7 @@ class ImageDataset(Dataset):
         return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).clamp_min(1e-3).tolist()
 
     def examples(self, count: int = 50) -> tuple[Tensor, Tensor]:
-        """At most ``count`` images with their labels, the same ones in every run.
-
-        The images are sorted by class, and the classes have equal shares as far as they have enough images.
-        """
+        """At most ``count`` images with their labels: sorted by class, in equal shares, the same ones in every run."""
         order = torch.randperm(len(self), generator=rng.generator("examples"))
         labels = self.targets[order]
         classes = labels.unique()
@@ -99,17 +97,11 @@ def image_digest(image: np.ndarray) -> bytes:
 
 
 def fit_in_box(images: Tensor, box_size: int = 20, image_size: int = 28) -> Tensor:
-    """Scales small digits to a box in the middle of a black image, as MNIST's digits are.
+    """Scales digits, uint8 (N, C, H, W), bicubically to a box in the middle of a black image, as MNIST's digits are.
 
-    Args:
-        images: uint8 (N, C, H, W); they are scaled bicubically.
-        box_size: height and width of the box, in pixels.
-        image_size: height and width of the result, in pixels.
-
-    Returns:
-        uint8 (N, C, image_size, image_size).
+    The result is uint8 (N, C, image_size, image_size).
     """
-    scaled = torch.nn.functional.interpolate(images.float(), (box_size, box_size), mode="bicubic").round().clamp(0, 255)
+    scaled = F.interpolate(images.float(), (box_size, box_size), mode="bicubic").round().clamp(0, 255)
     before = (image_size - box_size) // 2
     after = image_size - box_size - before
-    return torch.nn.functional.pad(scaled.to(torch.uint8), (before, after, before, after))
+    return F.pad(scaled.to(torch.uint8), (before, after, before, after))

@@ -15,15 +15,10 @@ MAX_GPU_SHARE = 0.25  # of a GPU's free memory; a larger dataset stays in the co
 def make_loader(
     dataset: ImageDataset, sampler: TrainBatchSampler | EvalBatchSampler, num_workers: int, device: torch.device
 ) -> DataLoader:
-    """A loader of the sampler's batches.
+    """A loader of the sampler's items, each of which is a whole batch; 0 workers: they are read in this process.
 
-    A dataset that fits into the GPU's memory is moved there, where drawing a batch costs next to nothing.
-
-    Args:
-        dataset: the images.
-        sampler: its items are whole batches; its device is set to the dataset's.
-        num_workers: processes that read the batches; 0 reads them in this process.
-        device: the device that trains.
+    A dataset that fits into the memory of the GPU that trains is moved there, where drawing a batch costs next to
+    nothing; the sampler's device is set to it.
     """
     on_gpu = num_workers == 0 and fits_on_gpu(dataset, device)
     if on_gpu:
@@ -31,7 +26,7 @@ def make_loader(
     return BatchLoader(
         dataset,
         sampler=sampler,
-        batch_size=None,  # the sampler's items are whole batches already
+        batch_size=None,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         worker_init_fn=_leave_signals_to_the_run,
@@ -48,8 +43,7 @@ class BatchLoader(DataLoader):
     """A DataLoader that asks its sampler for rows only when the first batch is wanted.
 
     With workers, DataLoader asks as soon as the iterator is made, and Lightning makes the iterator before a resumed run
-    knows its epoch. Without workers, DataLoader would search every batch for values to convert to tensors; a batch of
-    ours needs none of it.
+    knows its epoch. Without workers, DataLoader would search every batch for values to convert to tensors.
     """
 
     def __iter__(self) -> Iterator:  # pyrefly: ignore[bad-override]

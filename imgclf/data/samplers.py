@@ -1,5 +1,6 @@
 """Samplers of whole batches: each item is the tensor of rows that one indexing operation turns into a batch."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -17,22 +18,12 @@ class TrainBatchSampler(Sampler[Tensor]):
     normalisation cannot work with.
 
     Args:
-        size: number of images.
-        batch_size: number of images in a batch, of all processes together.
-        seed: of the order.
+        batch_size: number of images in a batch, of all processes together; a multiple of ``world``.
         epoch: called at the start of each epoch; it returns the epoch's number, also in a resumed run.
         weights: float (size,); rows are drawn with replacement, in proportion to them. By default each is drawn once.
-        rank: the number of this process, from 0.
-        world: the number of processes.
+        rank, world: the number of this process, from 0, and the number of processes.
         start: called at the start of each epoch; it returns how many batches an earlier session has trained on already.
         device: the device of the yielded rows.
-
-    Raises:
-        ValueError: ``batch_size`` is not a multiple of ``world``.
-
-    Example:
-        >>> sampler = TrainBatchSampler(len(dataset), 32, seed=0, epoch=lambda: 3)
-        >>> for rows in sampler: images, labels = dataset[rows]
     """
 
     def __init__(
@@ -58,18 +49,15 @@ class TrainBatchSampler(Sampler[Tensor]):
         return full_batches + (rest >= 2 * self.world)
 
     def __iter__(self) -> Iterator[Tensor]:
-        order = self._draw_order(self.epoch()).to(self.device)
-        batches = order.split(self.batch_size)[: len(self)]
+        generator = rng.generator("order", self.seed, self.epoch())
+        if self.weights is None:
+            order = torch.randperm(self.size, generator=generator)
+        else:
+            order = torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
+        batches = order.to(self.device).split(self.batch_size)[: len(self)]
         for batch in batches[self.start() :]:
             share = len(batch) // self.world
             yield batch[self.rank * share : (self.rank + 1) * share]
-
-    def _draw_order(self, epoch: int) -> Tensor:
-        """The rows of an epoch, int64 (size,)."""
-        generator = rng.generator("order", self.seed, epoch)
-        if self.weights is None:
-            return torch.randperm(self.size, generator=generator)
-        return torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
 
 
 class EvalBatchSampler(Sampler[Tensor]):
@@ -78,14 +66,8 @@ class EvalBatchSampler(Sampler[Tensor]):
     All processes yield the same number of batches, so their batches may have one row more than ``batch_size``.
 
     Args:
-        size: number of images.
         batch_size: number of images in a batch, of each process.
-        rank: the number of this process, from 0.
-        world: the number of processes.
-        device: the device of the yielded rows.
-
-    Raises:
-        ValueError: there are fewer images than processes.
+        rank, world, device: as of ``TrainBatchSampler``. Each process needs an image.
     """
 
     def __init__(
@@ -96,8 +78,7 @@ class EvalBatchSampler(Sampler[Tensor]):
         self.size, self.batch_size, self.rank, self.world, self.device = size, batch_size, rank, world, device
 
     def __len__(self) -> int:
-        smallest_share = self.size // self.world
-        return -(-smallest_share // self.batch_size)  # rounded up
+        return math.ceil(self.size // self.world / self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
         own_rows = torch.arange(self.size, device=self.device).tensor_split(self.world)[self.rank]

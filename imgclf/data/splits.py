@@ -31,9 +31,6 @@ def split_holdout(
 
     Raises:
         ValueError: one side would be empty or, with groups, would lack a class.
-
-    Example:
-        >>> train_rows, val_rows = split_holdout(torch.tensor([0, 1, 0, 1]), 0.5, seed=0)
     """
     num_held_out = math.ceil(fraction * len(labels))
     if not 0 < num_held_out < len(labels):
@@ -46,12 +43,13 @@ def split_holdout(
 def _split_images(labels: Tensor, num_held_out: int, seed: int) -> tuple[Tensor, Tensor]:
     from sklearn.model_selection import train_test_split  # lazy: scikit-learn takes a second to import
 
-    counts = _class_counts(labels)
+    _, counts = labels.unique(return_counts=True)
     # A stratified split needs an image of every class on both sides; a smaller set is split at random instead.
     stratified = counts.min() > 1 and len(counts) <= min(num_held_out, len(labels) - num_held_out)
     classes = labels.numpy() if stratified else None
-    rows = np.arange(len(labels))
-    kept, held_out = train_test_split(rows, test_size=num_held_out, stratify=classes, random_state=seed)
+    kept, held_out = train_test_split(
+        np.arange(len(labels)), test_size=num_held_out, stratify=classes, random_state=seed
+    )
     return torch.from_numpy(kept), torch.from_numpy(held_out)
 
 
@@ -60,8 +58,8 @@ def _split_groups(
 ) -> tuple[Tensor, Tensor]:
     from sklearn.model_selection import StratifiedGroupKFold  # lazy: scikit-learn takes a second to import
 
-    group_names, group_indices = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    max_folds = min(MAX_FOLDS, len(group_names), int(_class_counts(labels).min()))
+    group_names, group_indices = np.unique(groups, return_inverse=True)
+    max_folds = min(MAX_FOLDS, len(group_names), int(labels.unique(return_counts=True)[1].min()))
     if max_folds < 2:
         raise ValueError(f"{name}={fraction}: there are too few groups ({len(group_names)}) or images of a class")
     # The held-out side takes some of the folds: as many of as many as come closest to the fraction.
@@ -75,8 +73,3 @@ def _split_groups(
         raise ValueError(f"{name}={fraction}: a class has too few groups to be on both sides")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     return order[~is_held_out[order]], order[is_held_out[order]]
-
-
-def _class_counts(labels: Tensor) -> Tensor:
-    counts = torch.bincount(labels)
-    return counts[counts > 0]
