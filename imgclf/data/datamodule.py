@@ -77,8 +77,8 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
     def make_splits(self) -> dict[str, Callable[[], ImageDataset]]:
         """A function for each split that gives its images; each is called at most once, when the split is needed."""
         return {
-            "train": lambda: self._train_and_val["train"],
-            "val": lambda: self._train_and_val["val"],
+            "train": lambda: self._training_parts["train"],
+            "val": lambda: self._training_parts["val"],
             "test": lambda: ImageDataset(*self.load_checked("test")),
         }
 
@@ -225,7 +225,7 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         return make_loader(dataset, sampler, self.num_workers, device)
 
     @functools.cached_property
-    def _train_and_val(self) -> dict[str, ImageDataset]:
+    def _training_parts(self) -> dict[str, ImageDataset]:
         """The official training images, divided into "train" and "val"."""
         images, labels = self.load_checked("train")
         train_rows, val_rows = split_holdout(labels, self.val_fraction, self.split_seed)
