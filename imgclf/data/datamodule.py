@@ -1,6 +1,8 @@
 """The base of the data modules: fixed splits, evaluation sets, statistics, fingerprints and batches."""
 
 import functools
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
@@ -16,7 +18,7 @@ from imgclf.core.names import SPLITS
 from imgclf.core.rebuild import Rebuildable
 from imgclf.core.validation import Fraction, Positive, Seed, checked
 from imgclf.data.datasets import ImageDataset, check_images
-from imgclf.data.loader import make_loader
+from imgclf.data.loader import BatchLoader, fits_on_gpu, leave_signals_to_the_run
 from imgclf.data.samplers import EvalBatchSampler, TrainBatchSampler
 from imgclf.data.splits import split_holdout
 from imgclf.transforms.compose import Compose
@@ -136,7 +138,9 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
     def mean_and_std(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over training images as evaluated, with values in [0, 1]."""
         count = max(1, min(STATISTICS_IMAGES, STATISTICS_PIXELS // math.prod(self.image_shape)))
-        return self.apply_variation(ImageDataset(*self.dataset("train")[:count]), "train").mean_and_std()
+        images, _ = self.apply_variation(ImageDataset(*self.dataset("train")[:count]), "train")[:]
+        values = images.double() / 255
+        return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).clamp_min(1e-3).tolist()
 
     def class_weights(self) -> list[float] | None:
         """The weight of each class in the training loss, 1 on average over the images; None if all weigh the same."""
@@ -148,7 +152,10 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
     def fingerprint(self, split: str) -> str:
         """A hash of a split's images before any variation, their order, labels and classes (0.1 s for MNIST)."""
         if split not in self._fingerprints:
-            self._fingerprints[split] = self.dataset(split).fingerprint(self.class_names)
+            dataset = self.dataset(split)
+            names = json.dumps(list(self.class_names)).encode()
+            parts = names, dataset.targets.numpy().tobytes(), *dataset.digests()
+            self._fingerprints[split] = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
         return self._fingerprints[split]
 
     def fingerprints(self) -> dict[str, str]:
@@ -156,7 +163,7 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         return {split: self.fingerprint(split) for split in self._datasets}
 
     def load_checked(self, split: str) -> tuple[Tensor, Tensor]:
-        """What ``load`` gives; raises ValueError if images, labels and class names do not fit together."""
+        """What ``load`` gives; ValueError is raised if images, labels and class names do not fit together."""
         images, labels = self.load(split)
         try:
             check_images(images, labels, len(self.class_names))
@@ -173,7 +180,8 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            if self.batch_size > (size := len(self.dataset("train"))):
+            size = len(self.dataset("train"))
+            if self.batch_size > size:
                 raise ValueError(f"batch_size={self.batch_size}: larger than the {size} training images")
             self.eval_dataset("val")
 
@@ -211,7 +219,7 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         return self.augmentation.mix(images, labels, len(self.class_names), generator)
 
     def _process(self) -> tuple[int, int]:
-        """The number of this process, and the number of processes."""
+        """The number of this process, and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _batches_done(self) -> int:
@@ -222,7 +230,18 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
 
     def _loader(self, dataset: ImageDataset, sampler: TrainBatchSampler | EvalBatchSampler) -> DataLoader:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        return make_loader(dataset, sampler, self.num_workers, device)
+        on_gpu = self.num_workers == 0 and fits_on_gpu(dataset, device)
+        if on_gpu:  # there, drawing a batch costs next to nothing
+            dataset, sampler.device = dataset.to(device), device
+        return BatchLoader(
+            dataset,
+            sampler=sampler,
+            batch_size=None,  # the sampler's items are whole batches
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            worker_init_fn=leave_signals_to_the_run,
+            pin_memory=device.type == "cuda" and not on_gpu,
+        )
 
     @functools.cached_property
     def _training_parts(self) -> dict[str, ImageDataset]:

@@ -1,17 +1,13 @@
-"""Finds the image files of a folder, and which part, class and group each belongs to."""
+"""Finds the image files of a folder, and which part and class each belongs to."""
 
-import logging
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from imgclf.core.names import SPLITS
 from imgclf.core.text import printable
 from imgclf.imaging.image_files import SUFFIXES
-
-log = logging.getLogger(__name__)
 
 UNDIVIDED = "whole"  # the only part of a folder that has no train/ and no test/
 
@@ -57,21 +53,6 @@ def scan_folder(root: Path, val_folder: bool = True) -> dict[str, list[ImageFile
 def class_names_of(files: Iterable[ImageFile]) -> list[str]:
     """The classes of the files, sorted."""
     return sorted({file.class_name for file in files})
-
-
-def find_groups(files: Sequence[ImageFile], pattern: re.Pattern[str]) -> list[str | None]:
-    """The name of the patient, writer or scene that each file belongs to; None where the pattern finds nothing.
-
-    The pattern is searched in a file's path below its class folder. Its first group is the name, or all that it
-    matches. If no file matches, ValueError is raised.
-    """
-    matches = [pattern.search(file.path_in_class.as_posix()) for file in files]
-    if not any(matches):
-        example = printable(files[0].path_in_class.as_posix())
-        raise ValueError(f"group_pattern={pattern.pattern}: it matches no file, such as {example}")
-    if num_alone := matches.count(None):
-        log.warning("group_pattern: %d of %d files do not match; each is a group of its own", num_alone, len(files))
-    return [None if match is None else str(match[1] if pattern.groups else match[0]) for match in matches]
 
 
 def listed(names: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from imgclf.core.text import printable
 from imgclf.core.validation import Fraction, Positive, checked
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.datasets import ImageDataset
-from imgclf.data.folder_scan import UNDIVIDED, ImageFile, class_names_of, find_groups, listed, scan_folder
+from imgclf.data.folder_scan import UNDIVIDED, ImageFile, class_names_of, listed, scan_folder
 from imgclf.data.memmap_cache import MemmapImageDataset, decode_files
 from imgclf.data.splits import split_holdout
 from imgclf.imaging.image_files import find_folder
@@ -37,8 +37,9 @@ class ImageFolder(ImageDataModule):
         image_size: height and width, in pixels.
         channels: 1 (grey) or 3 (RGB).
         positive: the class to be detected, where there are two; the last one by default.
-        group_pattern: a regular expression that finds what the images of one patient (or scene, or writer) have in
-            common (see ``find_groups``). These images then stay on one side of a split.
+        group_pattern: a regular expression that finds, in a file's path below its class folder, what the images of one
+            patient (or scene, or writer) have in common. These images then stay on one side of a split. The
+            expression's first group counts, or all of the match; a file without a match stands alone.
         val_folder: take ``val/`` for validation where it exists; otherwise its images join those of ``train/``, from
             which ``val_fraction`` is held out.
         test_fraction: the share of an undivided folder that is held out for testing; always the same images.
@@ -169,9 +170,19 @@ class ImageFolder(ImageDataModule):
         return rows[kept], rows[held_out]
 
     def _groups_of(self, part: str) -> list[str | None]:
+        """The group of each file of a part; None where there is no pattern, or it finds nothing."""
+        pattern, paths = self.group_pattern, [file.path_in_class.as_posix() for file in self.parts[part]]
+        if pattern is None:
+            return [None] * len(paths)
         if part not in self._groups:
-            files, pattern = self.parts[part], self.group_pattern
-            self._groups[part] = [None] * len(files) if pattern is None else find_groups(files, pattern)
+            matches = [pattern.search(path) for path in paths]
+            if not any(matches):
+                raise ValueError(f"group_pattern={pattern.pattern}: it matches no file, such as {printable(paths[0])}")
+            if num_alone := matches.count(None):
+                log.warning(
+                    "group_pattern: %d of %d files do not match; each is a group of its own", num_alone, len(paths)
+                )
+            self._groups[part] = [match and str(match[1] if pattern.groups else match[0]) for match in matches]
         return self._groups[part]
 
     def _decode(self, part: str) -> MemmapImageDataset:

@@ -14,7 +14,7 @@ MAX_FOLDS = 20  # groups are divided into at most as many folds
 def split_holdout(
     labels: Tensor, fraction: float, seed: int, groups: Sequence[str] | None = None, *, name: str = "val_fraction"
 ) -> tuple[Tensor, Tensor]:
-    """Draws the rows that are held out, with scikit-learn's splitters.
+    """Draws the rows that stay and the rows that are held out, int64, both in random order.
 
     Without groups the share is exact, and the split is stratified where each class has enough images. With groups the
     share is approximate, and the classes are balanced as far as the groups allow.
@@ -22,34 +22,25 @@ def split_holdout(
     Args:
         labels: int64 (N,), class indices from 0.
         fraction: the share to hold out, in (0, 1).
-        seed: selects the rows.
         groups: a name for each row; rows of the same name stay on the same side.
         name: the caller's argument that holds the fraction, for error messages.
-
-    Returns:
-        The rows that stay and the rows that are held out, int64, both in random order.
 
     Raises:
         ValueError: one side would be empty or, with groups, would lack a class.
     """
+    from sklearn.model_selection import train_test_split  # lazy: scikit-learn takes a second to import
+
     num_held_out = math.ceil(fraction * len(labels))
     if not 0 < num_held_out < len(labels):
         raise ValueError(f"{name}={fraction}: it leaves one of the splits of {len(labels)} images empty")
-    if groups is None:
-        return _split_images(labels, num_held_out, seed)
-    return _split_groups(labels, fraction, seed, groups, name)
-
-
-def _split_images(labels: Tensor, num_held_out: int, seed: int) -> tuple[Tensor, Tensor]:
-    from sklearn.model_selection import train_test_split  # lazy: scikit-learn takes a second to import
-
+    if groups is not None:
+        return _split_groups(labels, fraction, seed, groups, name)
     _, counts = labels.unique(return_counts=True)
     # A stratified split needs an image of every class on both sides; a smaller set is split at random instead.
     stratified = counts.min() > 1 and len(counts) <= min(num_held_out, len(labels) - num_held_out)
     classes = labels.numpy() if stratified else None
-    kept, held_out = train_test_split(
-        np.arange(len(labels)), test_size=num_held_out, stratify=classes, random_state=seed
-    )
+    rows = np.arange(len(labels))
+    kept, held_out = train_test_split(rows, test_size=num_held_out, stratify=classes, random_state=seed)
     return torch.from_numpy(kept), torch.from_numpy(held_out)
 
 
