@@ -18,8 +18,7 @@ from imgclf.core.names import SPLITS
 from imgclf.core.rebuild import Rebuildable
 from imgclf.core.validation import Fraction, Positive, Seed, checked
 from imgclf.data.datasets import ImageDataset, check_images
-from imgclf.data.loader import BatchLoader, fits_on_gpu, leave_signals_to_the_run
-from imgclf.data.samplers import EvalBatchSampler, TrainBatchSampler
+from imgclf.data.samplers import EvalBatchSampler, TrainBatchSampler, make_loader
 from imgclf.data.splits import split_holdout
 from imgclf.transforms.compose import Compose
 
@@ -113,9 +112,8 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
     def preprocessing(self) -> dict[str, Any]:
         """How an image file becomes an input of a network that is trained on these data; a checkpoint stores it.
 
-        "image_shape" is [channels, height, width]. "reader" is "handwriting" (a digit is found in a photograph),
-        "image_file" (the file is only scaled) or "auto" (classes and shape decide). "polarity" is "light_on_dark" or
-        "dark_on_light".
+        "reader" is "handwriting" (a digit is found in a photograph), "image_file" (the file is only scaled) or "auto"
+        (classes and shape decide). "polarity" is "light_on_dark" or "dark_on_light".
         """
         return {"image_shape": list(self.image_shape), "reader": "auto", "polarity": "light_on_dark"}
 
@@ -152,9 +150,8 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
     def fingerprint(self, split: str) -> str:
         """A hash of a split's images before any variation, their order, labels and classes (0.1 s for MNIST)."""
         if split not in self._fingerprints:
-            dataset = self.dataset(split)
-            names = json.dumps(list(self.class_names)).encode()
-            parts = names, dataset.targets.numpy().tobytes(), *dataset.digests()
+            dataset, names = self.dataset(split), json.dumps(list(self.class_names))
+            parts = names.encode(), dataset.targets.numpy().tobytes(), *dataset.digests()
             self._fingerprints[split] = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
         return self._fingerprints[split]
 
@@ -230,18 +227,7 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
 
     def _loader(self, dataset: ImageDataset, sampler: TrainBatchSampler | EvalBatchSampler) -> DataLoader:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        on_gpu = self.num_workers == 0 and fits_on_gpu(dataset, device)
-        if on_gpu:  # there, drawing a batch costs next to nothing
-            dataset, sampler.device = dataset.to(device), device
-        return BatchLoader(
-            dataset,
-            sampler=sampler,
-            batch_size=None,  # the sampler's items are whole batches
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            worker_init_fn=leave_signals_to_the_run,
-            pin_memory=device.type == "cuda" and not on_gpu,
-        )
+        return make_loader(dataset, sampler, self.num_workers, device)
 
     @functools.cached_property
     def _training_parts(self) -> dict[str, ImageDataset]:

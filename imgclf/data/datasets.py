@@ -21,10 +21,6 @@ class ImageDataset(Dataset):
         images: uint8 (N, C, H, W).
         labels: int64 (N,), class indices from 0.
         rows: int64 (M,), the rows of ``images`` that belong to this dataset; all by default.
-
-    Example:
-        >>> dataset = ImageDataset(images, labels, rows=torch.tensor([7, 3, 5]))
-        >>> batch, batch_labels = dataset[torch.tensor([2, 0])]  # rows 5 and 7
     """
 
     def __init__(self, images: Tensor, labels: Tensor, rows: Tensor | None = None) -> None:

@@ -3,7 +3,7 @@
 import functools
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,9 +113,7 @@ class ImageFolder(ImageDataModule):
 
     def prepare_data(self) -> None:
         """Decodes all files, those of the test part too, so that a bad file is found before training."""
-        for part in self.parts:
-            self._decode(part)
-        self._refuse_unreadable_files()
+        self._decode(self.parts)
 
     def make_splits(self) -> dict[str, Callable[[], ImageDataset]]:
         return {split: functools.partial(self._make_split, split) for split in SPLITS}
@@ -143,8 +141,8 @@ class ImageFolder(ImageDataModule):
         part = self._part_of(split)
         if part not in self.parts:
             raise FileNotFoundError(f"root={self.root}: there is no {part}/ in it")
-        images = self._decode(part)
-        self._refuse_unreadable_files()
+        self._decode([part])
+        images = self._decoded[part]
         rows, test_rows = images.rows, images.rows
         if part == UNDIVIDED:
             rows, test_rows = self._hold_out(part, rows, self.test_fraction, TEST_SEED, "test_fraction")
@@ -179,16 +177,17 @@ class ImageFolder(ImageDataModule):
             if not any(matches):
                 raise ValueError(f"group_pattern={pattern.pattern}: it matches no file, such as {printable(paths[0])}")
             if num_alone := matches.count(None):
-                log.warning(
-                    "group_pattern: %d of %d files do not match; each is a group of its own", num_alone, len(paths)
-                )
-            self._groups[part] = [match and str(match[1] if pattern.groups else match[0]) for match in matches]
+                log.warning("group_pattern: %d of %d files do not match; each stands alone", num_alone, len(paths))
+            group = 1 if pattern.groups else 0
+            self._groups[part] = [None if match is None else str(match[group]) for match in matches]
         return self._groups[part]
 
-    def _decode(self, part: str) -> MemmapImageDataset:
-        if part not in self._decoded:
+    def _decode(self, parts: Iterable[str]) -> None:
+        class_index = {name: index for index, name in enumerate(self.class_names)}
+        for part in parts:
+            if part in self._decoded:
+                continue
             files = self.parts[part]
-            class_index = {name: index for index, name in enumerate(self.class_names)}
             labels = torch.tensor([class_index[file.class_name] for file in files])
             paths = [file.path for file in files]
             names = [str(path.relative_to(self.folder)) for path in paths]
@@ -199,9 +198,6 @@ class ImageFolder(ImageDataModule):
             self.faults |= faults
             if faults and self.skip_bad:
                 log.warning("left out %d of %d %s images that cannot be read", len(faults), len(names), part)
-        return self._decoded[part]
-
-    def _refuse_unreadable_files(self) -> None:
         if self.faults and not self.skip_bad:
             num_files = sum(len(self.parts[part]) for part in self._decoded)
             faults = "; ".join(f"{printable(name)} ({fault})" for name, fault in self.faults.items())

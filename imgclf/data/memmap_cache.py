@@ -28,12 +28,7 @@ BLOCK_SIZE = 256  # images that are decoded between two writes
 
 
 class MemmapImageDataset(ImageDataset):
-    """Images in an .npy file, uint8 (N, C, H, W), mapped into memory: only what a batch needs is read.
-
-    Args:
-        path: the file, as ``decode_files`` made it.
-        labels, rows: as of ``ImageDataset``.
-    """
+    """Images in the .npy file that ``decode_files`` made, mapped into memory: only what a batch needs is read."""
 
     def __init__(self, path: Path, labels: Tensor, rows: Tensor | None = None) -> None:
         self.path = path
@@ -51,7 +46,8 @@ class MemmapImageDataset(ImageDataset):
         return batch
 
     def digests(self) -> list[bytes]:
-        every = bytes.fromhex(_read_notes(self.path)["digests"])  # no image is read for this
+        notes = json.loads(self.path.with_suffix(".json").read_text())  # so that no image is read
+        every = bytes.fromhex(notes["digests"])
         return [every[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES] for row in self.rows.tolist()]
 
     def __reduce__(self):  # a worker that is not forked maps the file itself
@@ -107,14 +103,9 @@ def _read_faults(cache: Path, num_images: int, image_shape: tuple[int, int, int]
     """The unreadable files that a complete cache was built without; None if there is no complete cache."""
     try:
         is_complete = np.load(cache, mmap_mode="r").shape == (num_images, *image_shape)
-        return _read_notes(cache)["faults"] if is_complete else None
+        return json.loads(cache.with_suffix(".json").read_text())["faults"] if is_complete else None
     except (OSError, ValueError, EOFError):
         return None
-
-
-def _read_notes(cache: Path) -> dict[str, Any]:
-    """What was noted when the cache was built: "faults", name to fault, and "digests" of all images, in hex."""
-    return json.loads(cache.with_suffix(".json").read_text())
 
 
 def _build(
