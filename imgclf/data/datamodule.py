@@ -162,10 +162,7 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
     def load_checked(self, split: str) -> tuple[Tensor, Tensor]:
         """What ``load`` gives; ValueError is raised if images, labels and class names do not fit together."""
         images, labels = self.load(split)
-        try:
-            check_images(images, labels, len(self.class_names))
-        except ValueError as error:
-            raise ValueError(f"the {split} part of the data: {error}") from error
+        check_images(images, labels, len(self.class_names), f"the {split} part of the data")
         return images, labels
 
     def eval_dataloader(self, split: str, rank: int = 0, world: int = 1) -> DataLoader:
@@ -184,7 +181,6 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         dataset, weights = self.train_dataset(), None
-        rank, world = self._process()
         if self.balance == "sampler":
             weights = 1 / torch.bincount(dataset.targets)[dataset.targets].double()
         sampler = TrainBatchSampler(
@@ -193,14 +189,13 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
             seed=self.seed,
             epoch=lambda: self.trainer.current_epoch if self.trainer else 0,
             weights=weights,
-            rank=rank,
-            world=world,
             start=lambda: self._batches_done() if self.trainer and self.trainer.fit_loop.restarting else 0,
+            **self._process(),
         )
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader:
-        return self.eval_dataloader("val", *self._process())
+        return self.eval_dataloader("val", **self._process())
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         trainer = self.trainer
@@ -215,9 +210,8 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         images = self.augment(images.float().div_(255), generator)
         return self.augmentation.mix(images, labels, len(self.class_names), generator)
 
-    def _process(self) -> tuple[int, int]:
-        """The number of this process, and how many there are."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    def _process(self) -> dict[str, Any]:
+        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
 
     def _batches_done(self) -> int:
         """How many batches of this epoch have been trained on, in an earlier session of the run or in this one."""

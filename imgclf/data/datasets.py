@@ -65,14 +65,14 @@ class ImageDataset(Dataset):
         return self[torch.cat([order[labels == label][:per_class] for label in classes])[:count]]
 
 
-def check_images(images: Tensor, labels: Tensor, num_classes: int) -> None:
+def check_images(images: Tensor, labels: Tensor, num_classes: int, source: str) -> None:
     """Raises ValueError unless images are uint8 (N, C, H, W) and labels class indices, int64 (N,), with N above 0."""
     if images.dtype != torch.uint8 or images.ndim != 4 or labels.dtype != torch.int64 or labels.ndim != 1:
-        raise ValueError("images must be uint8 (N, C, H, W), labels int64 (N,)")
+        raise ValueError(f"{source}: images must be uint8 (N, C, H, W), labels int64 (N,)")
     if len(images) != len(labels) or not len(labels):
-        raise ValueError(f"there are {len(images)} images but {len(labels)} labels")
+        raise ValueError(f"{source}: there are {len(images)} images but {len(labels)} labels")
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"there are labels outside 0..{num_classes - 1}")
+        raise ValueError(f"{source}: there are labels outside 0..{num_classes - 1}")
 
 
 def image_digest(image: np.ndarray) -> bytes:

@@ -27,9 +27,8 @@ LAROCHELLE_SIZES = {"train": 10_000, "val": 2_000, "test": 40_000}
 class NoisyImages(ImageDataModule):
     """The variations of Larochelle et al. (2007), and digits on paper, over a base of light-on-dark images.
 
-    The noise of validation and test images is drawn once, on the CPU, from a constant seed: it is the same for every
-    run, batch size and device. Training noise is fresh at every epoch. With ``fresh=False`` it is drawn once, from that
-    constant seed, as in the published protocol.
+    The noise of validation and test images is drawn once, on the CPU, from a constant seed. Training noise is fresh at
+    every epoch. With ``fresh=False`` it is drawn once, from that constant seed, as in the published protocol.
 
     Args:
         variation: "basic", "rot", or "[rot-]back-{rand,image,white,lined,squared}".

@@ -28,29 +28,22 @@ def split_holdout(
     Raises:
         ValueError: one side would be empty or, with groups, would lack a class.
     """
-    from sklearn.model_selection import train_test_split  # lazy: scikit-learn takes a second to import
+    # lazy: scikit-learn takes a second to import
+    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
     num_held_out = math.ceil(fraction * len(labels))
     if not 0 < num_held_out < len(labels):
         raise ValueError(f"{name}={fraction}: it leaves one of the splits of {len(labels)} images empty")
-    if groups is not None:
-        return _split_groups(labels, fraction, seed, groups, name)
     _, counts = labels.unique(return_counts=True)
-    # A stratified split needs an image of every class on both sides; a smaller set is split at random instead.
-    stratified = counts.min() > 1 and len(counts) <= min(num_held_out, len(labels) - num_held_out)
-    classes = labels.numpy() if stratified else None
-    rows = np.arange(len(labels))
-    kept, held_out = train_test_split(rows, test_size=num_held_out, stratify=classes, random_state=seed)
-    return torch.from_numpy(kept), torch.from_numpy(held_out)
-
-
-def _split_groups(
-    labels: Tensor, fraction: float, seed: int, groups: Sequence[str], name: str
-) -> tuple[Tensor, Tensor]:
-    from sklearn.model_selection import StratifiedGroupKFold  # lazy: scikit-learn takes a second to import
-
+    if groups is None:
+        # A stratified split needs an image of every class on both sides; a smaller set is split at random instead.
+        stratified = counts.min() > 1 and len(counts) <= min(num_held_out, len(labels) - num_held_out)
+        classes = labels.numpy() if stratified else None
+        rows = np.arange(len(labels))
+        kept, held_out = train_test_split(rows, test_size=num_held_out, stratify=classes, random_state=seed)
+        return torch.from_numpy(kept), torch.from_numpy(held_out)
     group_names, group_indices = np.unique(groups, return_inverse=True)
-    max_folds = min(MAX_FOLDS, len(group_names), int(labels.unique(return_counts=True)[1].min()))
+    max_folds = min(MAX_FOLDS, len(group_names), int(counts.min()))
     if max_folds < 2:
         raise ValueError(f"{name}={fraction}: there are too few groups ({len(group_names)}) or images of a class")
     # The held-out side takes some of the folds: as many of as many as come closest to the fraction.

@@ -85,15 +85,20 @@ class TorchvisionImages(ImageDataModule):
         if missing:
             self._download(missing)
         for name, digest in PUBLISHED.get(self.source, {}).items():
-            self._check_published(self.data_dir / self.source / "raw" / name, digest)
+            file = self.data_dir / self.source / "raw" / name
+            if hashlib.sha256(file.read_bytes()).hexdigest() == digest:
+                continue
+            size = len(read_idx(file))
+            official_size = 60_000 if name.startswith("train") else 10_000
+            if size == official_size:
+                raise ValueError(f"{file}: damaged, not the file as it was published; {HOW_TO_REPAIR}")
+            # Another size means that the user put other images there on purpose, such as a small part for tests.
+            log.warning("%s: not the %s that was published, %d of %d", file, self.source, size, official_size)
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         images, labels = self._load_usps(split) if self.source == "USPS" else self._load_idx(split)
-        try:  # here too, because the files are known here
-            check_images(images, labels, len(self.class_names))
-        except ValueError as error:
-            where = ", ".join(map(str, self.files(split)))
-            raise ValueError(f"{where}: {error}; delete them to fetch them again") from error
+        files = ", ".join(map(str, self.files(split)))
+        check_images(images, labels, len(self.class_names), f"{files} (delete them to fetch them again)")
         return images, labels
 
     def _load_usps(self, split: str) -> tuple[Tensor, Tensor]:
@@ -128,16 +133,6 @@ class TorchvisionImages(ImageDataModule):
                 f"{', '.join(file.name for file in missing)} into {missing[0].parent}, or set IMGCLF_DATA_DIR "
                 "(or data_dir=) to the folder that holds them; data=noisy_digits runs offline"
             ) from error
-
-    def _check_published(self, file: Path, digest: str) -> None:
-        if hashlib.sha256(file.read_bytes()).hexdigest() == digest:
-            return
-        size = len(read_idx(file))
-        official_size = 60_000 if file.name.startswith("train") else 10_000
-        if size == official_size:
-            raise ValueError(f"{file}: damaged, not the file as it was published; {HOW_TO_REPAIR}")
-        # Another size means that the user put other images there on purpose, such as a small part for tests.
-        log.warning("%s: not the %s that was published, %d of %d", file, self.source, size, official_size)
 
     def _open(self, split: str, download: bool = False) -> Any:
         options = {"split": self.emnist_split} if self.source == "EMNIST" else {}
