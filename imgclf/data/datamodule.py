@@ -1,8 +1,6 @@
 """The base of the data modules: fixed splits, evaluation sets, statistics, fingerprints and batches."""
 
 import functools
-import hashlib
-import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
@@ -136,9 +134,7 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
     def mean_and_std(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over training images as evaluated, with values in [0, 1]."""
         count = max(1, min(STATISTICS_IMAGES, STATISTICS_PIXELS // math.prod(self.image_shape)))
-        images, _ = self.apply_variation(ImageDataset(*self.dataset("train")[:count]), "train")[:]
-        values = images.double() / 255
-        return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).clamp_min(1e-3).tolist()
+        return self.apply_variation(ImageDataset(*self.dataset("train")[:count]), "train").mean_and_std()
 
     def class_weights(self) -> list[float] | None:
         """The weight of each class in the training loss, 1 on average over the images; None if all weigh the same."""
@@ -150,9 +146,7 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
     def fingerprint(self, split: str) -> str:
         """A hash of a split's images before any variation, their order, labels and classes (0.1 s for MNIST)."""
         if split not in self._fingerprints:
-            dataset, names = self.dataset(split), json.dumps(list(self.class_names))
-            parts = names.encode(), dataset.targets.numpy().tobytes(), *dataset.digests()
-            self._fingerprints[split] = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
+            self._fingerprints[split] = self.dataset(split).fingerprint(self.class_names)
         return self._fingerprints[split]
 
     def fingerprints(self) -> dict[str, str]:

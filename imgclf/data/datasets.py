@@ -1,7 +1,9 @@
 """Labelled images in memory."""
 
 import hashlib
+import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -56,6 +58,16 @@ class ImageDataset(Dataset):
         images = self.images.contiguous().numpy()
         return [image_digest(images[row]) for row in self.rows.tolist()]
 
+    def fingerprint(self, class_names: Sequence[str]) -> str:
+        """A hash of the images, their order, labels and classes; the same on every machine."""
+        parts = json.dumps(list(class_names)).encode(), self.targets.numpy().tobytes(), *self.digests()
+        return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
+
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel, with values in [0, 1]."""
+        values = self[:][0].double() / 255
+        return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).clamp_min(1e-3).tolist()
+
     def examples(self, count: int = 50) -> tuple[Tensor, Tensor]:
         """At most ``count`` images with their labels: sorted by class, in equal shares, the same ones in every run."""
         order = torch.randperm(len(self), generator=rng.generator("examples"))
@@ -80,7 +92,9 @@ def image_digest(image: np.ndarray) -> bytes:
     return hashlib.blake2b(image.data, digest_size=DIGEST_BYTES).digest()
 
 
-def fit_in_box(images: Tensor) -> Tensor:
-    """Scales digits, uint8 (N, C, H, W), to 20x20 pixels in the middle of 28x28 black ones, as MNIST's digits are."""
-    scaled = F.interpolate(images.float(), (20, 20), mode="bicubic").round().clamp(0, 255)
-    return F.pad(scaled.to(torch.uint8), (4, 4, 4, 4))
+def fit_in_box(images: Tensor, box_size: int = 20, image_size: int = 28) -> Tensor:
+    """Scales digits, uint8 (N, C, H, W), bicubically to a box in the middle of a black image, as MNIST's digits are."""
+    scaled = F.interpolate(images.float(), (box_size, box_size), mode="bicubic").round().clamp(0, 255)
+    before = (image_size - box_size) // 2
+    after = image_size - box_size - before
+    return F.pad(scaled.to(torch.uint8), (before, after, before, after))

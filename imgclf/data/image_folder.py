@@ -119,9 +119,10 @@ class ImageFolder(ImageDataModule):
         return {split: functools.partial(self._make_split, split) for split in SPLITS}
 
     def fingerprints(self) -> dict[str, str]:
-        if self._part_of("test") in self.parts:
-            self.dataset("test")  # this reads no test image: the cache keeps the hashes of its images
-        return super().fingerprints()
+        if "test" not in self._fingerprints and self._part_of("test") in self.parts:
+            # The cache keeps the hashes of its images, so this reads no test image.
+            self._fingerprints["test"] = self._make_split("test").fingerprint(self.class_names)
+        return {**self._fingerprints, **super().fingerprints()}
 
     def image_names(self, split: str) -> list[str]:
         files = self.parts[self._part_of(split)]

@@ -61,7 +61,7 @@ class NoisyImages(ImageDataModule):
             self.base = Digits(**options)
         else:
             self.base = TorchvisionImages("MNIST" if base == "mnist" else "FashionMNIST", data_dir, **options)
-        self.variation, self.protocol, self.fresh = variation, protocol, fresh
+        self.variation, self.protocol, self.fresh, self.backgrounds = variation, protocol, fresh, backgrounds
         needs_photographs = variation.endswith("back-image")
         self._train_variation, self._eval_variation = (
             Variation(variation, Backgrounds(photographs(part, backgrounds)) if needs_photographs else None)

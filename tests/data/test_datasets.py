@@ -24,7 +24,7 @@ def test_examples_show_every_class():
 
 
 def test_fit_in_box_keeps_a_flat_image_flat():
-    boxed = fit_in_box(torch.full((1, 1, 8, 8), 200, dtype=torch.uint8))
+    boxed = fit_in_box(torch.full((1, 1, 8, 8), 200, dtype=torch.uint8), 20, 28)
     assert boxed.shape == (1, 1, 28, 28)
     assert (boxed[..., 4:24, 4:24] == 200).all()
     assert int(boxed.sum()) == 200 * 400
