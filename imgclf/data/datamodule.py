@@ -1,27 +1,29 @@
-"""The base of the data modules: fixed splits, evaluation sets, statistics and fingerprints."""
+"""The base of the data modules: fixed splits, evaluation sets, statistics, fingerprints and batches."""
 
 import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
+import lightning.pytorch as pl
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+from imgclf.core import rng
 from imgclf.core.names import SPLITS
 from imgclf.core.rebuild import Rebuildable
 from imgclf.core.validation import Fraction, Positive, Seed, checked
-from imgclf.data.batches import BatchesForLightning
 from imgclf.data.datasets import ImageDataset, check_images
+from imgclf.data.samplers import EvalBatchSampler, TrainBatchSampler, make_loader
 from imgclf.data.splits import split_holdout
 from imgclf.transforms.compose import Compose
 
-ON_THIS_MACHINE = ("data_dir", "cache_dir")  # these arguments say where files are, so no checkpoint keeps them
 STATISTICS_IMAGES, STATISTICS_PIXELS = 8192, 2**25  # mean and standard deviation are computed from at most as many
 
 
-class ImageDataModule(Rebuildable, BatchesForLightning):
+class ImageDataModule(Rebuildable, pl.LightningDataModule):
     """The base of the data modules. A subclass sets ``class_names`` and implements ``load(split)``.
 
     Batches are uint8 until they are on the device. There, training batches become float in [0, 1] and are augmented
@@ -30,17 +32,13 @@ class ImageDataModule(Rebuildable, BatchesForLightning):
     Args:
         batch_size: images of a training step, of all processes together.
         eval_batch_size: images of a validation or test step, of each process.
-        val_fraction: the share of the training images that is held out for validation, stratified by class where each
-            class has enough images.
+        val_fraction: the share of the training images that is held out for validation (see ``split_holdout``).
         split_seed: selects the validation images, independently of ``seed``.
         seed: of the order of training images, of training noise and of augmentation.
         augmentation: changes training batches only.
         balance: what is done about classes of unequal size: "none"; "weighted_loss" (rare classes weigh more in the
             loss); or "sampler" (training images are drawn with replacement, every class equally often).
         num_workers: processes that read batches; 0 is fastest for images in memory.
-
-    Raises:
-        ValueError: an argument is out of range, or (from ``setup``) a batch is larger than the training split.
 
     Example:
         >>> data = Digits(batch_size=64, val_fraction=0.2)
@@ -64,7 +62,7 @@ class ImageDataModule(Rebuildable, BatchesForLightning):
         super().__init__()
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.val_fraction, self.split_seed, self.seed = val_fraction, split_seed, seed
-        self.augmentation, self.balance = augmentation, balance
+        self.augmentation, self.balance = augmentation or Compose(), balance
         self._datasets: dict[str, ImageDataset] = {}
         self._eval_datasets: dict[str, ImageDataset] = {}
         self._fingerprints: dict[str, str] = {}
@@ -78,14 +76,22 @@ class ImageDataModule(Rebuildable, BatchesForLightning):
     def make_splits(self) -> dict[str, Callable[[], ImageDataset]]:
         """A function for each split that gives its images; each is called at most once, when the split is needed."""
         return {
-            "train": lambda: self._train_and_val["train"],
-            "val": lambda: self._train_and_val["val"],
+            "train": lambda: self._training_parts["train"],
+            "val": lambda: self._training_parts["val"],
             "test": lambda: ImageDataset(*self.load_checked("test")),
         }
 
     def apply_variation(self, dataset: ImageDataset, split: str) -> ImageDataset:
         """The images as they are evaluated, the same in every run."""
         return dataset
+
+    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Turns a training batch, float (N, C, H, W) in [0, 1], into what the network is trained on."""
+        return self.augmentation(images, generator)
+
+    def train_dataset(self) -> ImageDataset:
+        """The images that training batches are drawn from."""
+        return self.dataset("train")
 
     def image_names(self, split: str) -> list[str]:
         """The name of each image of a split in predictions.csv: its file, or its number."""
@@ -104,10 +110,8 @@ class ImageDataModule(Rebuildable, BatchesForLightning):
     def preprocessing(self) -> dict[str, Any]:
         """How an image file becomes an input of a network that is trained on these data; a checkpoint stores it.
 
-        Returns:
-            "image_shape": [channels, height, width]; "reader": "handwriting" (a digit is found in a photograph),
-            "image_file" (the file is only scaled) or "auto" (classes and shape decide); "polarity": "light_on_dark" or
-            "dark_on_light".
+        "reader" is "handwriting" (a digit is found in a photograph), "image_file" (the file is only scaled) or "auto"
+        (classes and shape decide). "polarity" is "light_on_dark" or "dark_on_light".
         """
         return {"image_shape": list(self.image_shape), "reader": "auto", "polarity": "light_on_dark"}
 
@@ -150,13 +154,17 @@ class ImageDataModule(Rebuildable, BatchesForLightning):
         return {split: self.fingerprint(split) for split in self._datasets}
 
     def load_checked(self, split: str) -> tuple[Tensor, Tensor]:
-        """What ``load`` gives; raises ValueError if images, labels and class names do not fit together."""
+        """What ``load`` gives; ValueError is raised if images, labels and class names do not fit together."""
         images, labels = self.load(split)
-        try:
-            check_images(images, labels, len(self.class_names))
-        except ValueError as error:
-            raise ValueError(f"the {split} part of the data: {error}") from error
+        check_images(images, labels, len(self.class_names), f"the {split} part of the data")
         return images, labels
+
+    def eval_dataloader(self, split: str, rank: int = 0, world: int = 1) -> DataLoader:
+        """The images of a split in order, as evaluated; of several processes, each gets a share of them."""
+        dataset = self.eval_dataset(split)
+        return self._loader(dataset, EvalBatchSampler(len(dataset), self.eval_batch_size, rank=rank, world=world))
+
+    # Lightning calls these. ---------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
@@ -165,8 +173,52 @@ class ImageDataModule(Rebuildable, BatchesForLightning):
                 raise ValueError(f"batch_size={self.batch_size}: larger than the {size} training images")
             self.eval_dataset("val")
 
+    def train_dataloader(self) -> DataLoader:
+        dataset, weights = self.train_dataset(), None
+        if self.balance == "sampler":
+            weights = 1 / torch.bincount(dataset.targets)[dataset.targets].double()
+        sampler = TrainBatchSampler(
+            len(dataset),
+            self.batch_size,
+            seed=self.seed,
+            epoch=lambda: self.trainer.current_epoch if self.trainer else 0,
+            weights=weights,
+            start=lambda: self._batches_done() if self.trainer and self.trainer.fit_loop.restarting else 0,
+            **self._process(),
+        )
+        return self._loader(dataset, sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        return self.eval_dataloader("val", **self._process())
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        trainer = self.trainer
+        is_labelled = not isinstance(batch, Tensor)  # Lightning's model summary passes images alone
+        is_changed = self.augmentation or type(self).augment is not ImageDataModule.augment
+        if trainer is None or not trainer.training or not is_labelled or not is_changed:
+            return batch
+        images, labels = batch
+        # Noise depends on these numbers alone, so a resumed run draws what an undisturbed one would have drawn.
+        key = (self.seed, trainer.current_epoch, self._batches_done(), trainer.global_rank)
+        generator = rng.generator("noise", *key, device=images.device)
+        images = self.augment(images.float().div_(255), generator)
+        return self.augmentation.mix(images, labels, len(self.class_names), generator)
+
+    def _process(self) -> dict[str, Any]:
+        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
+
+    def _batches_done(self) -> int:
+        """How many batches of this epoch have been trained on, in an earlier session of the run or in this one."""
+        # Private API: no documented hook tells a batch's number before the batch reaches the device, and nothing
+        # documented tells a data module that a run is resumed within an epoch (``fit_loop.restarting``).
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready  # pyrefly: ignore[missing-attribute]
+
+    def _loader(self, dataset: ImageDataset, sampler: TrainBatchSampler | EvalBatchSampler) -> DataLoader:
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return make_loader(dataset, sampler, self.num_workers, device)
+
     @functools.cached_property
-    def _train_and_val(self) -> dict[str, ImageDataset]:
+    def _training_parts(self) -> dict[str, ImageDataset]:
         """The official training images, divided into "train" and "val"."""
         images, labels = self.load_checked("train")
         train_rows, val_rows = split_holdout(labels, self.val_fraction, self.split_seed)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -22,10 +23,6 @@ class ImageDataset(Dataset):
         images: uint8 (N, C, H, W).
         labels: int64 (N,), class indices from 0.
         rows: int64 (M,), the rows of ``images`` that belong to this dataset; all by default.
-
-    Example:
-        >>> dataset = ImageDataset(images, labels, rows=torch.tensor([7, 3, 5]))
-        >>> batch, batch_labels = dataset[torch.tensor([2, 0])]  # rows 5 and 7
     """
 
     def __init__(self, images: Tensor, labels: Tensor, rows: Tensor | None = None) -> None:
@@ -48,11 +45,11 @@ class ImageDataset(Dataset):
 
     @property
     def nbytes(self) -> int:
-        """The memory that this dataset's images take."""
+        """The bytes that this dataset's images take."""
         return len(self) * math.prod(self.images.shape[1:])
 
     def to(self, device: torch.device) -> "ImageDataset":
-        """A copy of this dataset's images and labels in the device's memory."""
+        """A copy in the device's memory, of this dataset's rows alone."""
         images, labels = self[:]
         return ImageDataset(images.to(device), labels.to(device), torch.arange(len(self), device=device))
 
@@ -62,7 +59,7 @@ class ImageDataset(Dataset):
         return [image_digest(images[row]) for row in self.rows.tolist()]
 
     def fingerprint(self, class_names: Sequence[str]) -> str:
-        """A hash of the images, their order, their labels and the names of the classes; the same on every machine."""
+        """A hash of the images, their order, labels and classes; the same on every machine."""
         parts = json.dumps(list(class_names)).encode(), self.targets.numpy().tobytes(), *self.digests()
         return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
 
@@ -72,10 +69,7 @@ class ImageDataset(Dataset):
         return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).clamp_min(1e-3).tolist()
 
     def examples(self, count: int = 50) -> tuple[Tensor, Tensor]:
-        """At most ``count`` images with their labels, the same ones in every run.
-
-        The images are sorted by class, and the classes have equal shares as far as they have enough images.
-        """
+        """At most ``count`` images with their labels: sorted by class, in equal shares, the same ones in every run."""
         order = torch.randperm(len(self), generator=rng.generator("examples"))
         labels = self.targets[order]
         classes = labels.unique()
@@ -83,14 +77,14 @@ class ImageDataset(Dataset):
         return self[torch.cat([order[labels == label][:per_class] for label in classes])[:count]]
 
 
-def check_images(images: Tensor, labels: Tensor, num_classes: int) -> None:
+def check_images(images: Tensor, labels: Tensor, num_classes: int, source: str) -> None:
     """Raises ValueError unless images are uint8 (N, C, H, W) and labels class indices, int64 (N,), with N above 0."""
     if images.dtype != torch.uint8 or images.ndim != 4 or labels.dtype != torch.int64 or labels.ndim != 1:
-        raise ValueError("images must be uint8 (N, C, H, W), labels int64 (N,)")
+        raise ValueError(f"{source}: images must be uint8 (N, C, H, W), labels int64 (N,)")
     if len(images) != len(labels) or not len(labels):
-        raise ValueError(f"there are {len(images)} images but {len(labels)} labels")
+        raise ValueError(f"{source}: there are {len(images)} images but {len(labels)} labels")
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"there are labels outside 0..{num_classes - 1}")
+        raise ValueError(f"{source}: there are labels outside 0..{num_classes - 1}")
 
 
 def image_digest(image: np.ndarray) -> bytes:
@@ -99,17 +93,8 @@ def image_digest(image: np.ndarray) -> bytes:
 
 
 def fit_in_box(images: Tensor, box_size: int = 20, image_size: int = 28) -> Tensor:
-    """Scales small digits to a box in the middle of a black image, as MNIST's digits are.
-
-    Args:
-        images: uint8 (N, C, H, W); they are scaled bicubically.
-        box_size: height and width of the box, in pixels.
-        image_size: height and width of the result, in pixels.
-
-    Returns:
-        uint8 (N, C, image_size, image_size).
-    """
-    scaled = torch.nn.functional.interpolate(images.float(), (box_size, box_size), mode="bicubic").round().clamp(0, 255)
+    """Scales digits, uint8 (N, C, H, W), bicubically to a box in the middle of a black image, as MNIST's digits are."""
+    scaled = F.interpolate(images.float(), (box_size, box_size), mode="bicubic").round().clamp(0, 255)
     before = (image_size - box_size) // 2
     after = image_size - box_size - before
-    return torch.nn.functional.pad(scaled.to(torch.uint8), (before, after, before, after))
+    return F.pad(scaled.to(torch.uint8), (before, after, before, after))

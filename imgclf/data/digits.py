@@ -8,8 +8,6 @@ from torch import Tensor
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.datasets import fit_in_box
 
-TEST_FRACTION = 0.2
-
 
 class Digits(ImageDataModule):
     """1,797 digits of 43 people (UCI "Optical Recognition of Handwritten Digits", the part scikit-learn bundles).
@@ -25,10 +23,8 @@ class Digits(ImageDataModule):
         from sklearn.model_selection import train_test_split
 
         digits: Any = load_digits()
-        all_rows = range(len(digits.target))
-        train_rows, test_rows = train_test_split(
-            all_rows, test_size=TEST_FRACTION, stratify=digits.target, random_state=0
-        )
+        rows = range(len(digits.target))
+        train_rows, test_rows = train_test_split(rows, test_size=0.2, stratify=digits.target, random_state=0)
         rows = train_rows if split == "train" else test_rows
         images = torch.from_numpy(digits.images[rows]).mul_(255 / 16).round_().to(torch.uint8)
         return fit_in_box(images[:, None]), torch.from_numpy(digits.target[rows]).long()

@@ -1,9 +1,7 @@
-"""Finds the image files of a folder, and which part, class and group each belongs to."""
+"""Finds the image files of a folder, and which part and class each belongs to."""
 
-import logging
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,29 +9,20 @@ from imgclf.core.names import SPLITS
 from imgclf.core.text import printable
 from imgclf.imaging.image_files import SUFFIXES
 
-log = logging.getLogger(__name__)
-
 UNDIVIDED = "whole"  # the only part of a folder that has no train/ and no test/
 
 
 class ImageFile(NamedTuple):
-    """An image file, its path below its class folder, and the name of its class."""
-
     path: Path
-    path_in_class: Path
+    path_in_class: Path  # as seen from the class folder
     class_name: str
 
 
 def scan_folder(root: Path, val_folder: bool = True) -> dict[str, list[ImageFile]]:
-    """Finds the image files of ``root``, in ``{train[,val],test}/CLASS/`` or in ``CLASS/``.
+    """Finds the image files of ``root``, in ``{train[,val],test}/CLASS/`` or in ``CLASS/``, sorted by class and path.
 
-    Args:
-        root: the folder.
-        val_folder: keep ``val/`` as a part of its own; otherwise its files join those of ``train/``.
-
-    Returns:
-        The files of each part, sorted by class and path; the parts are some of "train", "val" and "test", or the single
-        part ``UNDIVIDED``.
+    The parts are some of "train", "val" and "test", or the single part ``UNDIVIDED``. Without ``val_folder`` the files
+    of ``val/`` join those of ``train/``.
 
     Raises:
         FileNotFoundError: a class folder holds no images.
@@ -62,28 +51,8 @@ def scan_folder(root: Path, val_folder: bool = True) -> dict[str, list[ImageFile
 
 
 def class_names_of(files: Iterable[ImageFile]) -> list[str]:
-    """The names of the files' classes, sorted."""
+    """The classes of the files, sorted."""
     return sorted({file.class_name for file in files})
-
-
-def find_groups(files: Sequence[ImageFile], pattern: re.Pattern[str]) -> list[str | None]:
-    """The name of the patient, writer or scene that each file belongs to; None where the pattern finds nothing.
-
-    Args:
-        files: all files of a part.
-        pattern: it is searched in a file's path below its class folder. The pattern's first group is the name, or all
-            that it matches.
-
-    Raises:
-        ValueError: no file matches.
-    """
-    matches = [pattern.search(file.path_in_class.as_posix()) for file in files]
-    if not any(matches):
-        example = printable(files[0].path_in_class.as_posix())
-        raise ValueError(f"group_pattern={pattern.pattern}: it matches no file, such as {example}")
-    if num_alone := matches.count(None):
-        log.warning("group_pattern: %d of %d files do not match; each is a group of its own", num_alone, len(files))
-    return [None if match is None else str(match[1] if pattern.groups else match[0]) for match in matches]
 
 
 def listed(names: Iterable[str]) -> str:
@@ -96,18 +65,13 @@ def _scan_part(part_folder: Path) -> list[ImageFile]:
     for folder in sorted(path for path in part_folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         if part_folder.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{printable(folder)}: a link to a folder that it lies in")
-        paths = sorted(_image_paths(folder))
+        paths = [
+            Path(subfolder, name).relative_to(folder)
+            for subfolder, _, names in os.walk(folder)  # it does not follow links to folders, which may lead in circles
+            for name in names
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+        ]
         if not paths:
             raise FileNotFoundError(f"{printable(folder)}: a class folder without images ({', '.join(SUFFIXES)})")
-        files += [ImageFile(folder / path, path, folder.name) for path in paths]
+        files += [ImageFile(folder / path, path, folder.name) for path in sorted(paths)]
     return files
-
-
-def _image_paths(folder: Path) -> list[Path]:
-    """The paths of the image files in a folder and its subfolders, as seen from the folder."""
-    return [
-        Path(subfolder, name).relative_to(folder)
-        for subfolder, _, names in os.walk(folder)  # it does not follow links to folders, which may lead in circles
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    ]

@@ -3,7 +3,7 @@
 import functools
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from imgclf.core.text import printable
 from imgclf.core.validation import Fraction, Positive, checked
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.datasets import ImageDataset
-from imgclf.data.folder_scan import UNDIVIDED, ImageFile, class_names_of, find_groups, listed, scan_folder
+from imgclf.data.folder_scan import UNDIVIDED, ImageFile, class_names_of, listed, scan_folder
 from imgclf.data.memmap_cache import MemmapImageDataset, decode_files
 from imgclf.data.splits import split_holdout
 from imgclf.imaging.image_files import find_folder
@@ -44,14 +44,12 @@ class ImageFolder(ImageDataModule):
             which ``val_fraction`` is held out.
         test_fraction: the share of an undivided folder that is held out for testing; always the same images.
         skip_bad: leave unreadable files out instead of stopping.
-        data_dir: a folder that ``root`` may lie in.
         cache_dir: the folder for decoded images.
         options: arguments of ImageDataModule.
 
     Raises:
         FileNotFoundError: there is no such folder, or a class folder holds no images.
-        ValueError: an argument is out of range, there are fewer than two classes, the classes of the parts differ,
-            files cannot be read (all are named), or the pattern matches no file.
+        ValueError: the folders or an argument do not fit, or files cannot be read (all are named).
 
     Example:
         >>> data = ImageFolder("chest_xray", image_size=64, channels=1, group_pattern=r"person\\d+", data_dir="data")
@@ -84,10 +82,8 @@ class ImageFolder(ImageDataModule):
         self.channels, self.image_size, self.positive = channels, image_size, positive
         self.val_folder, self.test_fraction, self.skip_bad = val_folder, test_fraction, skip_bad
         self.faults: dict[str, str] = {}  # file name to fault, of the files that could not be read so far
-        self._caches: dict[str, Path] = {}  # part to its decoded images
-        self._readable_rows: dict[str, Tensor] = {}  # part to the rows of the files that could be read
-        self._groups: dict[str, list[str | None]] = {}
-        self._rows: dict[str, Tensor] = {}  # split to its rows in its part
+        self._decoded: dict[str, MemmapImageDataset] = {}  # part to all of its images that could be read
+        self._groups: dict[str, list[str | None]] = {}  # part to the group of each of its files
 
     @functools.cached_property
     def folder(self) -> Path:
@@ -97,16 +93,16 @@ class ImageFolder(ImageDataModule):
     @functools.cached_property
     def parts(self) -> dict[str, list[ImageFile]]:
         """The files of "train", "val" and "test", as far as there are such folders; or all files as ``UNDIVIDED``."""
-        parts = scan_folder(self.folder, self.val_folder)
-        names = class_names_of(next(iter(parts.values())))
-        if self.positive is not None and (self.positive not in names or len(names) != 2):
-            raise ValueError(f"positive={self.positive}: name one of two classes; these are {listed(names)}")
-        return parts
+        return scan_folder(self.folder, self.val_folder)
 
     @functools.cached_property
     def class_names(self) -> list[str]:  # pyrefly: ignore[bad-override]
         names = class_names_of(next(iter(self.parts.values())))
-        return names if self.positive is None else sorted(names, key=self.positive.__eq__)
+        if self.positive is None:
+            return names
+        if self.positive not in names or len(names) != 2:
+            raise ValueError(f"positive={self.positive}: name one of two classes; these are {listed(names)}")
+        return sorted(names, key=self.positive.__eq__)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -117,9 +113,7 @@ class ImageFolder(ImageDataModule):
 
     def prepare_data(self) -> None:
         """Decodes all files, those of the test part too, so that a bad file is found before training."""
-        for part in self.parts:
-            self._decode(part)
-        self._refuse_unreadable_files()
+        self._decode(self.parts)
 
     def make_splits(self) -> dict[str, Callable[[], ImageDataset]]:
         return {split: functools.partial(self._make_split, split) for split in SPLITS}
@@ -132,15 +126,11 @@ class ImageFolder(ImageDataModule):
 
     def image_names(self, split: str) -> list[str]:
         files = self.parts[self._part_of(split)]
-        return [str(files[row].path) for row in self._rows_of(split).tolist()]
+        return [str(files[row].path) for row in self.dataset(split).rows.tolist()]
 
     def groups(self, split: str) -> list[str | None]:
         groups = self._groups_of(self._part_of(split))
-        return [groups[row] for row in self._rows_of(split).tolist()]
-
-    def _make_split(self, split: str) -> ImageDataset:
-        part, rows = self._part_of(split), self._rows_of(split)
-        return MemmapImageDataset(self._caches[part], self._labels(part), rows)
+        return [groups[row] for row in self.dataset(split).rows.tolist()]
 
     def _part_of(self, split: str) -> str:
         """The part that the images of a split are taken from."""
@@ -148,72 +138,69 @@ class ImageFolder(ImageDataModule):
             return UNDIVIDED
         return "train" if split == "val" and "val" not in self.parts else split
 
-    def _rows_of(self, split: str) -> Tensor:
-        if split not in self._rows:
-            self._rows[split] = self._select_rows(split)
-        return self._rows[split]
-
-    def _select_rows(self, split: str) -> Tensor:
-        """The rows of a split in its part: here the splits are drawn."""
+    def _make_split(self, split: str) -> ImageDataset:
         part = self._part_of(split)
         if part not in self.parts:
             raise FileNotFoundError(f"root={self.root}: there is no {part}/ in it")
-        rows = self._decode_readable(part)
+        self._decode([part])
+        images = self._decoded[part]
+        rows, test_rows = images.rows, images.rows
         if part == UNDIVIDED:
-            rows, test_rows = self._split_holdout(part, rows, self.test_fraction, TEST_SEED, "test_fraction")
-            if split == "test":
-                return test_rows.sort().values
-        elif part in ("val", "test"):
-            return rows
-        elif "val" in self.parts:  # in random order, as the training rows are after a split
-            return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
-        train_rows, val_rows = self._split_holdout(part, rows, self.val_fraction, self.split_seed, "val_fraction")
-        return train_rows if split == "train" else val_rows
+            rows, test_rows = self._hold_out(part, rows, self.test_fraction, TEST_SEED, "test_fraction")
+        if split == "test":
+            rows = test_rows.sort().values
+        elif part == "train" and "val" in self.parts:  # in random order, as the training rows are after a split
+            rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+        elif part != "val":
+            train_rows, val_rows = self._hold_out(part, rows, self.val_fraction, self.split_seed, "val_fraction")
+            rows = train_rows if split == "train" else val_rows
+        return MemmapImageDataset(images.path, images.labels, rows)
 
-    def _split_holdout(self, part: str, rows: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor, Tensor]:
+    def _hold_out(self, part: str, rows: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor, Tensor]:
         groups = None
         if self.group_pattern is not None:
             files, names = self.parts[part], self._groups_of(part)
             # The two prefixes keep a patient's name apart from the path of a file that stands alone.
-            keys = [
-                f"alone {file.path_in_class.as_posix()}" if name is None else f"group {name}"
-                for file, name in zip(files, names, strict=True)
+            groups = [
+                f"alone {files[row].path_in_class.as_posix()}" if names[row] is None else f"group {names[row]}"
+                for row in rows.tolist()
             ]
-            groups = [keys[row] for row in rows.tolist()]
-        kept, held_out = split_holdout(self._labels(part)[rows], fraction, seed, groups, name=name)
+        kept, held_out = split_holdout(self._decoded[part].labels[rows], fraction, seed, groups, name=name)
         return rows[kept], rows[held_out]
 
-    def _labels(self, part: str) -> Tensor:
-        class_index = {name: index for index, name in enumerate(self.class_names)}
-        return torch.tensor([class_index[file.class_name] for file in self.parts[part]])
-
     def _groups_of(self, part: str) -> list[str | None]:
+        """The group of each file of a part; None where there is no pattern, or it finds nothing."""
+        pattern, paths = self.group_pattern, [file.path_in_class.as_posix() for file in self.parts[part]]
+        if pattern is None:
+            return [None] * len(paths)
         if part not in self._groups:
-            files, pattern = self.parts[part], self.group_pattern
-            self._groups[part] = [None] * len(files) if pattern is None else find_groups(files, pattern)
+            matches = [pattern.search(path) for path in paths]
+            if not any(matches):
+                raise ValueError(f"group_pattern={pattern.pattern}: it matches no file, such as {printable(paths[0])}")
+            if num_alone := matches.count(None):
+                log.warning("group_pattern: %d of %d files do not match; each stands alone", num_alone, len(paths))
+            group = 1 if pattern.groups else 0
+            self._groups[part] = [None if match is None else str(match[group]) for match in matches]
         return self._groups[part]
 
-    def _decode_readable(self, part: str) -> Tensor:
-        """Decodes a part; returns the rows of the files that could be read."""
-        self._decode(part)
-        self._refuse_unreadable_files()
-        return self._readable_rows[part]
-
-    def _decode(self, part: str) -> None:
-        if part in self._caches:
-            return
-        paths = [file.path for file in self.parts[part]]
-        names = [str(path.relative_to(self.folder)) for path in paths]
-        owner = f"{self.folder.resolve()} {part}"
-        self._caches[part], faults = decode_files(paths, names, self.image_shape, self.cache_dir, owner)
-        self._readable_rows[part] = torch.tensor([row for row, name in enumerate(names) if name not in faults])
-        self.faults |= faults
-        if faults and self.skip_bad:
-            log.warning("left out %d of %d %s images that cannot be read", len(faults), len(names), part)
-
-    def _refuse_unreadable_files(self) -> None:
+    def _decode(self, parts: Iterable[str]) -> None:
+        class_index = {name: index for index, name in enumerate(self.class_names)}
+        for part in parts:
+            if part in self._decoded:
+                continue
+            files = self.parts[part]
+            labels = torch.tensor([class_index[file.class_name] for file in files])
+            paths = [file.path for file in files]
+            names = [str(path.relative_to(self.folder)) for path in paths]
+            owner = f"{self.folder.resolve()} {part}"
+            cache, faults = decode_files(paths, names, self.image_shape, self.cache_dir, owner)
+            rows = torch.tensor([row for row, name in enumerate(names) if name not in faults], dtype=torch.int64)
+            self._decoded[part] = MemmapImageDataset(cache, labels, rows)
+            self.faults |= faults
+            if faults and self.skip_bad:
+                log.warning("left out %d of %d %s images that cannot be read", len(faults), len(names), part)
         if self.faults and not self.skip_bad:
-            num_files = sum(len(self.parts[part]) for part in self._caches)
+            num_files = sum(len(self.parts[part]) for part in self._decoded)
             faults = "; ".join(f"{printable(name)} ({fault})" for name, fault in self.faults.items())
             raise ValueError(
                 f"{len(self.faults)} of {num_files} images cannot be read: {faults}: repair or remove them, or leave "

@@ -28,21 +28,12 @@ BLOCK_SIZE = 256  # images that are decoded between two writes
 
 
 class MemmapImageDataset(ImageDataset):
-    """Images in an .npy file, uint8 (N, C, H, W), mapped into memory: only what a batch needs is read.
-
-    Args:
-        path: the file, as ``decode_files`` made it.
-        labels: int64 (N,), class indices from 0.
-        rows: int64 (M,), the rows of the file that belong to this dataset; all by default.
-    """
+    """Images in the .npy file that ``decode_files`` made, mapped into memory: only what a batch needs is read."""
 
     def __init__(self, path: Path, labels: Tensor, rows: Tensor | None = None) -> None:
         self.path = path
-        with path.open("rb") as file:
-            np.lib.format.read_magic(file)
-            shape, _, _ = np.lib.format.read_array_header_1_0(file)
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            array = np.frombuffer(self._map, np.uint8, offset=file.tell()).reshape(shape)
+        array: Any = np.load(path, mmap_mode="r")
+        self._map: mmap.mmap = array.base
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of memory that is read-only; nothing writes to it
             super().__init__(torch.from_numpy(array), labels, rows)
@@ -55,7 +46,8 @@ class MemmapImageDataset(ImageDataset):
         return batch
 
     def digests(self) -> list[bytes]:
-        every = bytes.fromhex(_read_notes(self.path)["digests"])  # no image is read for this
+        notes = json.loads(self.path.with_suffix(".json").read_text())  # so that no image is read
+        every = bytes.fromhex(notes["digests"])
         return [every[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES] for row in self.rows.tolist()]
 
     def __reduce__(self):  # a worker that is not forked maps the file itself
@@ -70,23 +62,23 @@ def decode_files(
     Several runs may do this at the same time: one decodes, the others wait for it.
 
     Args:
-        files: the image files.
         names: the name of each file. Names, file sizes and times of change tell whether a cache is still good.
         image_shape: channels, height, width.
-        cache_dir: the folder of all caches.
         owner: whose files these are, such as folder and part; a new cache replaces older ones of the same owner.
 
     Returns:
         The .npy file, uint8 (N, channels, height, width), with zeros where a file could not be read; and what is wrong
         with each unreadable file, by its name.
-
-    Raises:
-        OSError: the folder cannot be written, or the disk is full.
     """
     owner_key = hashlib.sha256(os.fsencode(f"{owner} {image_shape}")).hexdigest()[:12]
     content_key = hashlib.sha256(repr((FORMAT_VERSION, image_shape)).encode())
     for file, name in zip(files, names, strict=True):
-        content_key.update(os.fsencode(name) + repr(_size_and_time(file)).encode())
+        try:
+            state = file.stat()
+            size_and_time = state.st_size, state.st_mtime_ns
+        except OSError:  # a broken link: reading it will report that
+            size_and_time = None
+        content_key.update(os.fsencode(name) + repr(size_and_time).encode())
     cache = cache_dir / f"{owner_key}-{content_key.hexdigest()[:20]}.npy"
     if (faults := _read_faults(cache, len(files), image_shape)) is not None:
         return cache, faults
@@ -110,16 +102,10 @@ def decode_files(
 def _read_faults(cache: Path, num_images: int, image_shape: tuple[int, int, int]) -> dict[str, str] | None:
     """The unreadable files that a complete cache was built without; None if there is no complete cache."""
     try:
-        if np.load(cache, mmap_mode="r").shape != (num_images, *image_shape):
-            return None
-        return _read_notes(cache)["faults"]
+        is_complete = np.load(cache, mmap_mode="r").shape == (num_images, *image_shape)
+        return json.loads(cache.with_suffix(".json").read_text())["faults"] if is_complete else None
     except (OSError, ValueError, EOFError):
         return None
-
-
-def _read_notes(cache: Path) -> dict[str, Any]:
-    """What was noted when the cache was built: "faults", name to fault, and "digests" of all images, in hex."""
-    return json.loads(cache.with_suffix(".json").read_text())
 
 
 def _build(
@@ -153,11 +139,3 @@ def _build(
         unfinished.unlink(missing_ok=True)
     log.info("decoded %d images into %s", len(files), cache)
     return faults
-
-
-def _size_and_time(file: Path) -> tuple[int, int] | None:
-    try:
-        state = file.stat()
-        return state.st_size, state.st_mtime_ns
-    except OSError:  # a broken link: reading it will report that
-        return None

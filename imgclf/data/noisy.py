@@ -27,22 +27,16 @@ LAROCHELLE_SIZES = {"train": 10_000, "val": 2_000, "test": 40_000}
 class NoisyImages(ImageDataModule):
     """The variations of Larochelle et al. (2007), and digits on paper, over a base of light-on-dark images.
 
-    The noise of validation and test images is drawn once, on the CPU, from a constant seed: it is the same for every
-    run, batch size and device. Training noise is fresh at every epoch. With ``fresh=False`` it is drawn once, from that
-    constant seed, as in the published protocol.
+    The noise of validation and test images is drawn once, on the CPU, from a constant seed. Training noise is fresh at
+    every epoch. With ``fresh=False`` it is drawn once, from that constant seed, as in the published protocol.
 
     Args:
-        base: the data set whose images are varied.
         variation: "basic", "rot", or "[rot-]back-{rand,image,white,lined,squared}".
         protocol: "full" (the base's own train and test parts), or "larochelle": 10,000 training, 2,000 validation
             and 50,000 test images, disjoint and fixed; all but the official test images come from the training part.
-        fresh: draw training noise anew at every epoch.
         backgrounds: a folder of photographs for back-image; scikit-image's by default.
         data_dir: the folder that holds the base's files.
         options: arguments of ImageDataModule.
-
-    Raises:
-        ValueError: an argument has no such choice, or the base is too small for the larochelle protocol.
 
     Example:
         >>> data = NoisyImages(base="digits", variation="rot-back-lined")
@@ -68,8 +62,11 @@ class NoisyImages(ImageDataModule):
         else:
             self.base = TorchvisionImages("MNIST" if base == "mnist" else "FashionMNIST", data_dir, **options)
         self.variation, self.protocol, self.fresh, self.backgrounds = variation, protocol, fresh, backgrounds
-        # Training and evaluation take their backgrounds from different photographs.
-        self._train_variation, self._eval_variation = self._make_variation("train"), self._make_variation("eval")
+        needs_photographs = variation.endswith("back-image")
+        self._train_variation, self._eval_variation = (
+            Variation(variation, Backgrounds(photographs(part, backgrounds)) if needs_photographs else None)
+            for part in ("train", "eval")  # they take their backgrounds from different photographs
+        )
 
     @property
     def class_names(self) -> Sequence[str]:  # pyrefly: ignore[bad-override]
@@ -82,13 +79,8 @@ class NoisyImages(ImageDataModule):
         return self.base.load(split)
 
     def make_splits(self) -> dict[str, Callable[[], ImageDataset]]:
-        if self.protocol == "full":
-            return super().make_splits()
-        return {
-            "train": lambda: self._larochelle_parts["train"],
-            "val": lambda: self._larochelle_parts["val"],
-            "test": self._larochelle_test,
-        }
+        splits = super().make_splits()
+        return splits if self.protocol == "full" else {**splits, "test": self._larochelle_test}
 
     def apply_variation(self, dataset: ImageDataset, split: str) -> ImageDataset:
         if self.variation == "basic":
@@ -114,14 +106,10 @@ class NoisyImages(ImageDataModule):
         polarity = "dark_on_light" if self.variation.endswith(DARK_INK) else "light_on_dark"
         return {**super().preprocessing(), "polarity": polarity}
 
-    def _make_variation(self, photographs_of: str) -> Variation:
-        if not self.variation.endswith("back-image"):
-            return Variation(self.variation)
-        return Variation(self.variation, Backgrounds(photographs(photographs_of, self.backgrounds)))
-
     @functools.cached_property
-    def _larochelle_parts(self) -> dict[str, ImageDataset]:
-        """Disjoint, fixed parts of the official training images, of ``LAROCHELLE_SIZES``."""
+    def _training_parts(self) -> dict[str, ImageDataset]:
+        if self.protocol == "full":
+            return super()._training_parts
         images, labels = self.load_checked("train")
         needed = sum(LAROCHELLE_SIZES.values())
         if len(labels) < needed:
@@ -133,6 +121,6 @@ class NoisyImages(ImageDataModule):
         return {split: ImageDataset(images, labels, rows) for split, rows in zip(LAROCHELLE_SIZES, parts, strict=True)}
 
     def _larochelle_test(self) -> ImageDataset:
-        images, labels = self._larochelle_parts["test"][:]
+        images, labels = self._training_parts["test"][:]
         official_images, official_labels = self.load_checked("test")
         return ImageDataset(torch.cat([images, official_images]), torch.cat([labels, official_labels]))

@@ -14,7 +14,7 @@ MAX_FOLDS = 20  # groups are divided into at most as many folds
 def split_holdout(
     labels: Tensor, fraction: float, seed: int, groups: Sequence[str] | None = None, *, name: str = "val_fraction"
 ) -> tuple[Tensor, Tensor]:
-    """Draws the rows that are held out, with scikit-learn's splitters.
+    """Draws the rows that stay and the rows that are held out, int64, both in random order.
 
     Without groups the share is exact, and the split is stratified where each class has enough images. With groups the
     share is approximate, and the classes are balanced as far as the groups allow.
@@ -22,46 +22,28 @@ def split_holdout(
     Args:
         labels: int64 (N,), class indices from 0.
         fraction: the share to hold out, in (0, 1).
-        seed: selects the rows.
         groups: a name for each row; rows of the same name stay on the same side.
         name: the caller's argument that holds the fraction, for error messages.
 
-    Returns:
-        The rows that stay and the rows that are held out, int64, both in random order.
-
     Raises:
         ValueError: one side would be empty or, with groups, would lack a class.
-
-    Example:
-        >>> train_rows, val_rows = split_holdout(torch.tensor([0, 1, 0, 1]), 0.5, seed=0)
     """
+    # lazy: scikit-learn takes a second to import
+    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
     num_held_out = math.ceil(fraction * len(labels))
     if not 0 < num_held_out < len(labels):
         raise ValueError(f"{name}={fraction}: it leaves one of the splits of {len(labels)} images empty")
+    _, counts = labels.unique(return_counts=True)
     if groups is None:
-        return _split_images(labels, num_held_out, seed)
-    return _split_groups(labels, fraction, seed, groups, name)
-
-
-def _split_images(labels: Tensor, num_held_out: int, seed: int) -> tuple[Tensor, Tensor]:
-    from sklearn.model_selection import train_test_split  # lazy: scikit-learn takes a second to import
-
-    counts = _class_counts(labels)
-    # A stratified split needs an image of every class on both sides; a smaller set is split at random instead.
-    stratified = counts.min() > 1 and len(counts) <= min(num_held_out, len(labels) - num_held_out)
-    classes = labels.numpy() if stratified else None
-    rows = np.arange(len(labels))
-    kept, held_out = train_test_split(rows, test_size=num_held_out, stratify=classes, random_state=seed)
-    return torch.from_numpy(kept), torch.from_numpy(held_out)
-
-
-def _split_groups(
-    labels: Tensor, fraction: float, seed: int, groups: Sequence[str], name: str
-) -> tuple[Tensor, Tensor]:
-    from sklearn.model_selection import StratifiedGroupKFold  # lazy: scikit-learn takes a second to import
-
-    group_names, group_indices = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    max_folds = min(MAX_FOLDS, len(group_names), int(_class_counts(labels).min()))
+        # A stratified split needs an image of every class on both sides; a smaller set is split at random instead.
+        stratified = counts.min() > 1 and len(counts) <= min(num_held_out, len(labels) - num_held_out)
+        classes = labels.numpy() if stratified else None
+        rows = np.arange(len(labels))
+        kept, held_out = train_test_split(rows, test_size=num_held_out, stratify=classes, random_state=seed)
+        return torch.from_numpy(kept), torch.from_numpy(held_out)
+    group_names, group_indices = np.unique(groups, return_inverse=True)
+    max_folds = min(MAX_FOLDS, len(group_names), int(counts.min()))
     if max_folds < 2:
         raise ValueError(f"{name}={fraction}: there are too few groups ({len(group_names)}) or images of a class")
     # The held-out side takes some of the folds: as many of as many as come closest to the fraction.
@@ -75,8 +57,3 @@ def _split_groups(
         raise ValueError(f"{name}={fraction}: a class has too few groups to be on both sides")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     return order[~is_held_out[order]], order[is_held_out[order]]
-
-
-def _class_counts(labels: Tensor) -> Tensor:
-    counts = torch.bincount(labels)
-    return counts[counts > 0]

@@ -15,7 +15,6 @@ from imgclf.data.datasets import check_images, fit_in_box
 log = logging.getLogger(__name__)
 
 HOW_TO_REPAIR = "delete it and run again to fetch it, or copy a good one there"
-OFFICIAL_TRAIN_SIZE, OFFICIAL_TEST_SIZE = 60_000, 10_000  # images of the sets in PUBLISHED
 # SHA-256 of the published files. torchvision checks the archives that it downloads, but not the files in them.
 PUBLISHED = {
     "MNIST": {
@@ -34,7 +33,7 @@ PUBLISHED = {
 
 
 class TorchvisionImages(ImageDataModule):
-    """A small grey data set of torchvision: official train and test parts, 28x28 pixels.
+    """A small grey data set of torchvision, in its official train and test parts, with 28x28 pixels.
 
     MNIST (LeCun et al. 1998), Fashion-MNIST (Xiao et al. 2017), KMNIST (Clanuwat et al. 2018), QMNIST with its
     60,000 test images (Yadav and Bottou 2019), EMNIST (Cohen et al. 2017), turned upright, and USPS (Hull 1994),
@@ -45,10 +44,6 @@ class TorchvisionImages(ImageDataModule):
         data_dir: torchvision's root folder; missing files are downloaded there.
         emnist_split: the part of EMNIST that is used.
         options: arguments of ImageDataModule.
-
-    Raises:
-        ValueError: an argument has no such choice, or a file is damaged.
-        FileNotFoundError: files are missing and cannot be downloaded.
 
     Example:
         >>> data = TorchvisionImages("FashionMNIST", data_dir="data")
@@ -76,34 +71,34 @@ class TorchvisionImages(ImageDataModule):
 
     def files(self, split: str) -> list[Path]:
         """The files that hold a split, images first."""
-        is_train = split == "train"
         if self.source == "USPS":
-            return [self.data_dir / ("usps.bz2" if is_train else "usps.t.bz2")]
-        label_file = "labels-idx1-ubyte"
-        if self.source == "EMNIST":
-            stem = f"emnist-{self.emnist_split}-{split}"
-        elif self.source == "QMNIST":
-            stem, label_file = f"qmnist-{split}", "labels-idx2-int"
-        else:
-            stem = "train" if is_train else "t10k"
+            return [self.data_dir / ("usps.bz2" if split == "train" else "usps.t.bz2")]
+        stems = {"EMNIST": f"emnist-{self.emnist_split}-{split}", "QMNIST": f"qmnist-{split}"}
+        stem = stems.get(self.source, "train" if split == "train" else "t10k")
+        labels = "labels-idx2-int" if self.source == "QMNIST" else "labels-idx1-ubyte"
         folder = self.data_dir / self.source / "raw"
-        return [folder / f"{stem}-images-idx3-ubyte", folder / f"{stem}-{label_file}"]
+        return [folder / f"{stem}-images-idx3-ubyte", folder / f"{stem}-{labels}"]
 
     def prepare_data(self) -> None:
         """Downloads missing files, and checks those whose published content is known."""
         missing = [file for split in ("train", "test") for file in self.files(split) if not file.exists()]
         if missing:
             self._download(missing)
-        for name, expected in PUBLISHED.get(self.source, {}).items():
-            self._check_published(self.data_dir / self.source / "raw" / name, expected)
+        for name, digest in PUBLISHED.get(self.source, {}).items():
+            file = self.data_dir / self.source / "raw" / name
+            if hashlib.sha256(file.read_bytes()).hexdigest() == digest:
+                continue
+            size = len(read_idx(file))
+            official_size = 60_000 if name.startswith("train") else 10_000
+            if size == official_size:
+                raise ValueError(f"{file}: damaged, not the file as it was published; {HOW_TO_REPAIR}")
+            # Another size means that the user put other images there on purpose, such as a small part for tests.
+            log.warning("%s: not the %s that was published, %d of %d", file, self.source, size, official_size)
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         images, labels = self._load_usps(split) if self.source == "USPS" else self._load_idx(split)
-        try:
-            check_images(images, labels, len(self.class_names))
-        except ValueError as error:
-            where = ", ".join(map(str, self.files(split)))
-            raise ValueError(f"{where}: {error}; delete them to fetch them again") from error
+        files = ", ".join(map(str, self.files(split)))
+        check_images(images, labels, len(self.class_names), f"{files} (delete them to fetch them again)")
         return images, labels
 
     def _load_usps(self, split: str) -> tuple[Tensor, Tensor]:
@@ -129,26 +124,15 @@ class TorchvisionImages(ImageDataModule):
 
     def _download(self, missing: list[Path]) -> None:
         try:
-            self._open("train", download=True)
-            self._open("test", download=True)
+            for split in ("train", "test"):
+                self._open(split, download=True)
         except (OSError, RuntimeError) as error:
-            cause = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            cause = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise FileNotFoundError(
                 f"{self.source} is not in {self.data_dir} and cannot be downloaded ({cause}); put "
                 f"{', '.join(file.name for file in missing)} into {missing[0].parent}, or set IMGCLF_DATA_DIR "
                 "(or data_dir=) to the folder that holds them; data=noisy_digits runs offline"
             ) from error
-
-    def _check_published(self, file: Path, expected: str) -> None:
-        with file.open("rb") as content:
-            if hashlib.file_digest(content, "sha256").hexdigest() == expected:
-                return
-        size = len(read_idx(file))
-        official_size = OFFICIAL_TRAIN_SIZE if file.name.startswith("train") else OFFICIAL_TEST_SIZE
-        if size == official_size:
-            raise ValueError(f"{file}: damaged, not the file as it was published; {HOW_TO_REPAIR}")
-        # Another size means that the user put other images there on purpose, such as a small part for tests.
-        log.warning("%s: not the %s that was published, %d of %d", file, self.source, size, official_size)
 
     def _open(self, split: str, download: bool = False) -> Any:
         options = {"split": self.emnist_split} if self.source == "EMNIST" else {}
@@ -161,11 +145,7 @@ class TorchvisionImages(ImageDataModule):
 
 
 def read_idx(file: Path, dtype: torch.dtype | None = None, ndim: int | None = None) -> Tensor:
-    """Reads an idx file, the format of MNIST, with torchvision.
-
-    Raises:
-        ValueError: the file is damaged, or it holds numbers of another type or shape than asked for.
-    """
+    """Reads an idx file, the format of MNIST; raises ValueError if it is damaged, or of another type than asked for."""
     from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor  # lazy: as above
 
     try:

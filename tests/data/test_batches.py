@@ -27,7 +27,7 @@ def test_batches_of_images_that_stay_on_a_gpu_are_the_same(monkeypatch):
         return [*data.train_dataloader(), *data.val_dataloader()]
 
     expected = batches()
-    monkeypatch.setattr("imgclf.data.loader.fits_on_gpu", lambda images, device: True)
+    monkeypatch.setattr("imgclf.data.samplers.fits_on_gpu", lambda images, device: True)
     resident = batches()
     assert len(resident) == len(expected) == 13 + 3
     for found, batch in zip(resident, expected, strict=True):
