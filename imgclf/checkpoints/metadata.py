@@ -18,9 +18,11 @@ from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
 from imgclf.checkpoints.untrusted import check_class_names, check_config
 from imgclf.core.names import SPLITS, VERSION
 from imgclf.core.rebuild import Rebuildable
-from imgclf.data.datamodule import ON_THIS_MACHINE, ImageDataModule
+from imgclf.data.datamodule import ImageDataModule
 from imgclf.models.classifier import Classifier
 from imgclf.models.network import Network
+
+LOCAL_FOLDERS = ("data_dir", "cache_dir")  # these arguments say where files are, so no checkpoint keeps them
 
 
 def build_metadata(classifier: Classifier, data: Any = None) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def rebuild_config(thing: Rebuildable) -> dict[str, Any]:
     Raises:
         TypeError: another argument is neither a number, a string, a path nor a list or dictionary of them.
     """
-    left_out = ("augmentation", *ON_THIS_MACHINE)
+    left_out = ("augmentation", *LOCAL_FOLDERS)
     arguments = {name: value for name, value in thing.init_args.items() if name not in left_out}
     kind = type(thing)
     return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **to_jsonable_python(arguments, fallback=_number)}
@@ -82,7 +84,7 @@ def read_data_config(path: str | Path) -> dict[str, Any]:
     if not (Path(path).absolute().parent.parent / "config.yaml").is_file():
         config = {name: "???" if _is_outside_path(value) else value for name, value in config.items()}
     parameters = inspect.signature(known[target].__init__).parameters
-    local = {name: f"${{{name}}}" for name in ON_THIS_MACHINE if name in parameters}
+    local = {name: f"${{{name}}}" for name in LOCAL_FOLDERS if name in parameters}
     return {**config, **local, "num_workers": 0}
 
 
