@@ -10,60 +10,50 @@ WIDTH = 120  # characters of a line
 COLUMN = 42  # where comments begin
 LINE = re.compile(r"(?P<indent> *)(?P<dash>- )?(?P<name>[\w. /]+):(?P<value>[^#]*?)(?:\s*# (?P<comment>.*))?")
 NO_OPTIONS = ("experiment", "sweep", "launcher", "logger")  # groups that set the options of other groups
-INTERNAL = re.compile(r"defaults\b.*|hydra\b.*|.*(_target_|_partial_|_dir|dirpath|filename|_end|_counter|\.mode)")
+INTERNAL = re.compile(r"defaults\b.*|hydra\b.*|.*(_[a-z]+_|_dir|dirpath|filename|_end|_counter|\.mode)")
 
 
 class Option(NamedTuple):
-    """A line of a configuration file: the option's name, its default, and what the comment says."""
-
     name: str
     default: str
     comment: str
 
 
 def help_text(conf: Path, name: str, usage: str) -> str:
-    """What ``python NAME.py --help`` prints.
-
-    Args:
-        conf: the folder of the configuration files.
-        name: of the main file and the script, such as "train".
-        usage: what comes first.
-    """
+    """What ``python NAME.py --help`` prints: ``usage``, then what ``conf`` holds beside the main file NAME.yaml."""
     main = (conf / f"{name}.yaml").read_text()
-    groups = {entry.name: entry.comment for entry in _defaults(main) if (conf / entry.name).is_dir()}
+    entries = [line for line in map(LINE.fullmatch, main.splitlines()) if line and line["dash"]]
+    groups = {entry["name"]: entry["comment"] for entry in entries if (conf / entry["name"]).is_dir()}
     lines = [usage, "", "GROUPS (group=choice)"]
     for group, comment in groups.items():
         choices = " ".join(sorted(file.stem for file in (conf / group).glob("*.yaml")))
         lines += _entry(group, f"{choices}: {comment}" if comment else choices, column=16)
     lines += ["", "OPTIONS (option=value)"]
-    common = [option for option in _options(main) if not option.name.startswith(("defaults", "hydra"))]
-    for option in common:
-        lines += _entry(f"{option.name}={option.default}", option.comment)
-    shown = {option.name for option in common}
-    for group in [group for group in groups if group not in NO_OPTIONS]:
-        for option in _group_options(conf / group):
-            if f"{group}.{option.name}" not in shown:
-                lines += _entry(f"{group}.{option.name}={option.default}", option.comment)
+    options = {option.name: option for option in _options(main) if not option.name.startswith(("defaults", "hydra"))}
+    for group in groups:
+        if group not in NO_OPTIONS:
+            for option in _group_options(conf / group):
+                options.setdefault(f"{group}.{option.name}", option)
+    for full_name, option in options.items():
+        lines += _entry(f"{full_name}={option.default}", option.comment)
     return "\n".join([*lines, "", f"python {name}.py --cfg job ...  shows the composed configuration"])
 
 
-def _group_options(folder: Path) -> list[Option]:
+def _group_options(folder: Path) -> Iterator[Option]:
     """The options of all choices of a group; one that not all choices have says which have it."""
     texts = {file.stem: file.read_text() for file in folder.glob("*.yaml")}
+    bases = {choice for choice, text in texts.items() if "defaults:" not in text}  # those that do not inherit
     found: dict[str, dict[str, Option]] = {}  # option to choice to what is said there
-    for choice in sorted(texts, key=lambda choice: ("defaults:" in texts[choice], choice)):  # those that inherit last
+    for choice in sorted(texts, key=lambda choice: (choice not in bases, choice)):
         for option in _options(texts[choice]):
             if not INTERNAL.fullmatch(option.name):
                 found.setdefault(option.name, {})[choice] = option
-    options = []
     for name, said in found.items():
-        first = next(iter(said.values()))
         comment = next((option.comment for option in said.values() if option.comment), "")
-        own = [choice for choice in said if "defaults:" not in texts[choice]] or list(said)
-        if len(own) < sum("defaults:" not in text for text in texts.values()) and len(own) < 4:
-            comment = f"{', '.join(own)}: {comment}" if comment else f"{', '.join(own)}"
-        options.append(Option(name, first.default, comment))
-    return options
+        own = [choice for choice in said if choice in bases] or list(said)
+        if len(own) < min(len(bases), 4):
+            comment = ": ".join(filter(None, [", ".join(own), comment]))
+        yield Option(name, next(iter(said.values())).default, comment)
 
 
 def _options(text: str) -> Iterator[Option]:
@@ -77,13 +67,6 @@ def _options(text: str) -> Iterator[Option]:
             yield Option(".".join(name for _, name in path), line["value"].strip(), line["comment"] or "")
 
 
-def _defaults(text: str) -> Iterator[Option]:
-    """The entries of a configuration file's list of defaults: group, choice and comment."""
-    for line in map(LINE.fullmatch, text.splitlines()):
-        if line and line["dash"]:
-            yield Option(line["name"], line["value"].strip(), line["comment"] or "")
-
-
 def _entry(name: str, comment: str, column: int = COLUMN) -> list[str]:
     """A name and its comment beside it, in as many lines as it needs."""
     first, *rest = wrap(comment, WIDTH - column) or [""]
@@ -95,13 +78,7 @@ def _entry(name: str, comment: str, column: int = COLUMN) -> list[str]:
 def key_values(words: Sequence[str], usage: str, **defaults: str) -> dict[str, str] | None:
     """The arguments of a small command, ``name=value`` each; None after printing ``usage`` for --help.
 
-    Args:
-        words: the command line.
-        usage: what --help prints.
-        defaults: the known names with their defaults; "" for one that must be given.
-
-    Raises:
-        ValueError: an unknown word, or one that is missing.
+    A default of "" means that the argument must be given. A ValueError names the word that is unknown or missing.
     """
     if {"-h", "--help"} & set(words):
         print(usage.strip())
