@@ -1,4 +1,14 @@
-"""What a data set holds, and what would make results on it worthless: python -m imgclf.check data=... [option=value]"""
+"""Counts the images of a data set and looks for what makes results untrustworthy, before a run.
+
+    python -m imgclf.check data=chest_xray
+    python -m imgclf.check data=image_folder data.root=DIR 'data.group_pattern=person\\d+'
+
+The command takes the options of train.py. It prints how many images of each class are in each split, and a
+fingerprint of each split, which depends only on images, labels and classes. Then it looks at the decoded images:
+  exit code 1   Files cannot be read, or images or patients (data.group_pattern) are in two splits. The first is
+                a remark with data.skip_bad=true, the second is a remark for a published data set.
+  a remark      An image has copies in its own split, or has different labels.
+"""
 
 import logging
 import sys
@@ -6,6 +16,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from rich import get_console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -23,18 +35,6 @@ PUBLISHED = ("mnist", "fashion_mnist", "kmnist", "qmnist", "emnist", "usps", "no
 EARLIER = {"train": (), "val": ("train",), "test": ("train", "val")}
 LISTED = 20  # images or patients that are named for a finding
 
-USAGE = """Counts the images of a data set and looks for what makes results untrustworthy, before a run.
-
-    python -m imgclf.check data=chest_xray
-    python -m imgclf.check data=image_folder data.root=DIR 'data.group_pattern=person\\d+'
-
-The command takes the options of train.py. It prints how many images of each class are in each split, and a
-fingerprint of each split, which depends only on images, labels and classes. Then it looks at the decoded images:
-  exit code 1   Files cannot be read, or images or patients (data.group_pattern) are in two splits. The first is
-                a remark with data.skip_bad=true, the second is a remark for a published data set.
-  a remark      An image has copies in its own split, or has different labels.
-"""
-
 
 class Finding(NamedTuple):
     text: str
@@ -46,11 +46,8 @@ class Finding(NamedTuple):
 def main(arguments: Sequence[str]) -> None:
     """Runs the command; its arguments are options of train.py."""
     if {"-h", "--help"} & set(arguments):
-        print(USAGE, end="")
+        print(__doc__.strip())
         return
-    from hydra import compose, initialize_config_dir  # lazy: the help text needs no Hydra
-    from hydra.utils import instantiate
-
     with initialize_config_dir(str(CONF)):
         config = compose("train", list(arguments), return_hydra_config=True)
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
@@ -63,29 +60,25 @@ def main(arguments: Sequence[str]) -> None:
         raise ValueError(f"data={choice}: {'; '.join(faults)}: results would not be worth trusting")
 
 
-def check(data: "ImageDataModule", title: str = "data", published: bool = False) -> list[str]:
+def check(data: "ImageDataModule", title: str, published: bool) -> list[str]:
     """Prints the table of a data set and everything that is odd about it, and returns what is wrong with it.
 
-    Args:
-        data: need not be prepared or set up. Unreadable files are left out of it from now on.
-        title: of the table.
-        published: whether the splits are its authors', so that it is no fault if they share images.
+    Unreadable files are left out of ``data`` from now on. It is no fault of ``published`` splits if they share images.
     """
     tolerated = getattr(data, "skip_bad", True)
     data.skip_bad = True  # pyrefly: ignore[missing-attribute]  # so that the other checks run as well
     data.prepare_data()
-    console, findings = get_console(), []
-    console.print(_table(data, title))
+    get_console().print(_table(data, title))
+    findings = []
     if unreadable := [f"{name} ({reason})" for name, reason in getattr(data, "faults", {}).items()]:
         findings.append(Finding(f"{len(unreadable)} files cannot be read", unreadable, not tolerated, len(unreadable)))
     excuse = " (so its authors divided it)" if published else ""
     findings += [*_copies(data, excuse), *_patients(data, excuse)]
     for text, examples, _, listed in findings:
         more = [f"and {len(examples) - listed} more"] if len(examples) > listed else []
-        for line in (text, *(f"  {printable(example)}" for example in [*examples[:listed], *more])):
-            console.print(escape(line), highlight=False, soft_wrap=True)
+        print(text, *(f"  {printable(example)}" for example in [*examples[:listed], *more]), sep="\n")
     if not findings:
-        console.print("no copies, nothing in two splits, nothing unreadable", highlight=False)
+        print("no copies, nothing in two splits, nothing unreadable")
     return [finding.text for finding in findings if finding.fault]
 
 
@@ -98,13 +91,17 @@ def _copies(data: "ImageDataModule", excuse: str) -> Iterator[Finding]:
             same_pixels[digest].append((split, name, data.class_names[label]))
     copies = [group for group in same_pixels.values() if len(group) > 1]
     for split, earlier in EARLIER.items():
-        names = [[name for where, name, _ in group if where == split] for group in copies]
-        before = [[f"{where} {name}" for where, name, _ in group if where in earlier] for group in copies]
-        if count := sum(len(within) - 1 for within in names if within):
-            examples = [" = ".join(within) for within in names if len(within) > 1]
-            yield Finding(f"{count} images of {split} are copies of others there", examples)
-        pairs = [(name, found[0]) for here, found in zip(names, before, strict=True) if found for name in here]
-        if across := [f"{name} = {other}" for name, other in pairs]:
+        repeats, across = [], []
+        for group in copies:
+            names = [name for where, name, _ in group if where == split]
+            if len(names) > 1:
+                repeats.append(names)
+            if before := [f"{where} {name}" for where, name, _ in group if where in earlier]:
+                across += [f"{name} = {before[0]}" for name in names]
+        if count := sum(len(names) - 1 for names in repeats):
+            text = f"{count} images of {split} are copies of others there"
+            yield Finding(text, [" = ".join(names) for names in repeats])
+        if across:
             text = f"{len(across)} images of {split} are in {' or '.join(earlier)} too"
             yield Finding(text + excuse, across, not excuse)
     if unsure := [group for group in copies if len({label for _, _, label in group}) > 1]:

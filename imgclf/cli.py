@@ -13,12 +13,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from imgclf.core.files import write_file
 from imgclf.core.text import CONTROL
 from imgclf.help import help_text
 from imgclf.options import CONF, repeated
+from imgclf.runs.resume import MAY_CHANGE
 from imgclf.runs.run_dir import JOB
 from imgclf.training.distributed import Quiet, Terminated, end_with_parent, report, started_by_us, terminate
 
@@ -26,11 +31,7 @@ from imgclf.training.distributed import Quiet, Terminated, end_with_parent, repo
 # number of the process that swept.
 OmegaConf.register_resolver("pid", os.getpid, use_cache=True, replace=True)
 
-COMPLETE = (ValueError, OSError, ArithmeticError)  # the library raises these with messages that need no addition
-SWEEP_EXTRA = (
-    "hydra/sweeper/optuna",
-    *(f"hydra/launcher/{name}" for name in ("joblib", "submitit_local", "submitit_slurm", "ray")),
-)
+SWEEP_EXTRA = re.compile("hydra/(sweeper/optuna|launcher/(joblib|submitit_local|submitit_slurm|ray))")
 OPTIONS_ARE = "options are written name=value, such as trainer.max_epochs=3"
 ARGUMENT = re.compile(r"(?<![\w./=-])(?P<name>[A-Za-z]\w*)=(?P<value>[^\s:;,)]*)")  # in an error message of the library
 LONGEST = 4000  # characters of a message
@@ -48,16 +49,13 @@ def task(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     @functools.wraps(main)
     def wrapped(cfg: Any) -> Any:
-        from hydra.core.hydra_config import HydraConfig  # lazy: --help and a missing word need no Hydra
-        from hydra.types import RunMode
-
         hydra = HydraConfig.get()
+        if hydra.mode is RunMode.MULTIRUN:
+            return _job(main, cfg)
         try:
             with naming_options(cfg):
-                return _job(main, cfg) if hydra.mode is RunMode.MULTIRUN else main(cfg)
+                return main(cfg)
         except Exception as error:
-            if hydra.mode is RunMode.MULTIRUN:
-                raise
             with contextlib.suppress(OSError):
                 os.rmdir(hydra.runtime.output_dir)  # if nothing was written yet
             _failures.append(error)
@@ -67,8 +65,6 @@ def task(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _job(main: Callable[[Any], Any], cfg: Any) -> Any:
     """Runs a job of a sweep, and writes what it was given and how it failed into its folder."""
-    from hydra.core.hydra_config import HydraConfig
-
     overrides, file = list(HydraConfig.get().overrides.task), Path(HydraConfig.get().runtime.output_dir) / JOB
     if file.exists() and _lasting(json.loads(file.read_text())["overrides"]) != _lasting(overrides):
         raise ValueError(f"{file.parent} is a job of another sweep: choose another hydra.sweep.dir")
@@ -79,11 +75,10 @@ def _job(main: Callable[[Any], Any], cfg: Any) -> Any:
     write(None, None)
     try:
         with naming_options(cfg):
-            return main(cfg)
-    except SystemExit as stop:  # would end the whole sweep
-        error = RuntimeError(f"the job asked to exit with {stop.code}")
-        write(one_line(error), str(error))
-        raise error from stop
+            try:
+                return main(cfg)
+            except SystemExit as stop:  # would end the whole sweep
+                raise RuntimeError(f"the job asked to exit with {stop.code}") from stop
     except Exception as error:
         write(one_line(error), str(error))
         raise
@@ -91,16 +86,12 @@ def _job(main: Callable[[Any], Any], cfg: Any) -> Any:
 
 def _lasting(overrides: Sequence[str]) -> list[str]:
     """The overrides that make a job what it is, in an order of their own."""
-    from imgclf.runs.resume import MAY_CHANGE
-
     return sorted(word for word in overrides if not f"{word.partition('=')[0]}.".startswith(MAY_CHANGE))
 
 
 @contextlib.contextmanager
 def naming_options(cfg: Any) -> Iterator[None]:
     """Exceptions raised within know the composed options, so that ``one_line`` can call arguments by these names."""
-    from hydra.core.hydra_config import HydraConfig
-
     try:
         yield
     except Exception as error:
@@ -141,13 +132,9 @@ def run(main: Callable[[], object]) -> None:
 
 
 def script(main: Callable[[], object], name: str, usage: str | None, before: Callable[[], object] = tuple) -> None:
-    """Runs train.py or evaluate.py, or prints its help, which is made from the configuration files.
+    """Runs ``main``, which ``hydra.main`` decorates, or prints the help of NAME.py: ``usage``, then all options.
 
-    Args:
-        main: the function that ``hydra.main`` decorates.
-        name: of the script and its main configuration file.
-        usage: the script's docstring, with which its help begins.
-        before: called first; its errors are reported like those of ``main``.
+    ``before`` is called first; its errors are reported like those of ``main``.
     """
 
     def commands() -> None:
@@ -167,9 +154,6 @@ def _refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
 
 def one_line(error: Exception) -> str:
     """What, where and what to do instead, without a line break; arguments are called by their options' full names."""
-    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-    from omegaconf.errors import OmegaConfBaseException
-
     key_error = next((e for e in _chain(error) if isinstance(e, OmegaConfBaseException) and e.full_key), None)
     options = next((e.options for e in _chain(error) if hasattr(e, "options")), {})  # pyrefly: ignore[missing-attribute]
     if key_error is not None and "is not in struct" in str(key_error):
@@ -177,13 +161,13 @@ def one_line(error: Exception) -> str:
     elif isinstance(error, OverrideParseException):
         how = "quote unusual characters for Hydra too, as in 'ckpt=\"a=b.ckpt\"'"
         text = f"cannot read {error.override}: {how if '=' in error.override else OPTIONS_ARE}"
-    elif isinstance(error, MissingConfigException) and error.missing_cfg_file in SWEEP_EXTRA:
+    elif isinstance(error, MissingConfigException) and SWEEP_EXTRA.fullmatch(error.missing_cfg_file or ""):
         text = f"{error.missing_cfg_file} is not installed: pip install -e '.[sweep]'"
     elif isinstance(error, MemoryError) or "allocate memory" in str(error):
         text = f"not enough memory: a smaller network, image or data.batch_size takes less ({str(error)[:200]})"
     elif isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{error.filename}: {error.strerror}"
-    elif isinstance(error, (*COMPLETE, HydraException, OmegaConfBaseException)):
+    elif isinstance(error, (ValueError, OSError, ArithmeticError, HydraException, OmegaConfBaseException)):
         text = full_names(str(error).partition("Config search path:")[0], options)
     else:
         notes = "; ".join([*getattr(error, "__notes__", ()), "HYDRA_FULL_ERROR=1 shows where"])
@@ -207,13 +191,9 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def full_names(message: str, options: Mapping[str, Any]) -> str:
-    """An error message of the library, which names arguments, with the full names of their options.
+    """An error message of the library, such as "val_fraction=2: ...", with the full names of its arguments' options.
 
-    An argument is the option whose last part it is; of several such options, the one that has the value in the message.
-
-    Args:
-        message: such as "val_fraction=2: give a number between 0 and 1".
-        options: dotted names and values of the composed configuration; see ``flat``.
+    An argument is the one of ``options`` (see ``flat``) whose last part it is; of several, the one of the same value.
     """
 
     def full(found: re.Match[str]) -> str:
@@ -228,16 +208,13 @@ def full_names(message: str, options: Mapping[str, Any]) -> str:
 def unknown_option(error: Any) -> str:
     """OmegaConf's error about an unknown key, as a line that names the nearest option or the choice that has it."""
     group, _, name = error.full_key.rpartition(".")
-    known = sorted(str(key) for key in error.parent_node) if error.parent_node is not None else []
-    known = [key for key in known if not key.startswith("_") and key != "hydra"]
-    if error.full_key == "data.variation":
-        return (
-            "data.variation: these data have no variations; use data=noisy_mnist (data.base=...) or data=noisy_digits"
-        )
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {f'{group}.' if group else ''}{close[0]}? " if close else ""
+    keys = map(str, error.parent_node or ())
+    known = sorted(key for key in keys if not key.startswith("_") and key != "hydra")
     folder = group or "sweep"  # whose choices add options of their own to the configuration
     choices = [file.stem for file in sorted((CONF / folder).glob("*.yaml")) if name in OmegaConf.load(file)]
-    if choices and not hint:
+    hint = ""
+    if choices:
         hint = f"it comes with {folder}={' or '.join(choices)}; "
+    elif close := difflib.get_close_matches(name, known, n=1):
+        hint = f"did you mean {error.full_key.removesuffix(name)}{close[0]}? "
     return f"unknown option {error.full_key}: {hint}{group or 'the configuration'} has {', '.join(known)}"

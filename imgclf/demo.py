@@ -22,6 +22,8 @@ import numpy as np
 from PIL import Image
 
 from imgclf import cli
+from imgclf.core.text import printable
+from imgclf.help import key_values
 
 if TYPE_CHECKING:
     import gradio
@@ -68,33 +70,24 @@ SKETCH_PAD = {
 
 
 class Explanation(NamedTuple):
-    """What the page shows of an image.
+    """What the page shows of an image; all but the answer and the original are None if there is no answer."""
 
-    Attributes:
-        answer: one line: the class and its probability, or why there is none.
-        probabilities: class name to probability; None if there is no answer, as are the two images that follow.
-        input: the network's input, uint8 (H, W, 3); the pixels of a small image are enlarged.
-        evidence: Grad-CAM over the input: for the second of two classes, else for the answer. None if the network has
-            no layer with a height and a width.
-        original: the image itself, if it came as a file, at most ``CANVAS`` pixels a side.
-    """
-
-    answer: str
-    probabilities: dict[str, float] | None = None
-    input: np.ndarray | None = None
-    evidence: np.ndarray | None = None
-    original: Image.Image | None = None
+    answer: str  # the class and its probability, or why there is none
+    probabilities: dict[str, float] | None = None  # of each class name
+    input: np.ndarray | None = None  # the network's input, uint8 (H, W, 3); the pixels of a small image are enlarged
+    evidence: np.ndarray | None = None  # Grad-CAM over the input, if the network has a layer with a height and a width
+    original: Image.Image | None = None  # the image, if it came as a file, at most CANVAS pixels a side
 
 
 def explain_image(predictor: Predictor, source: str | Image.Image | None) -> Explanation:
     """Predicts an image file or PIL image, read as ``predict`` reads it, and explains the answer.
 
-    Without an image (None) the answer is empty. An image that cannot be read gets its error as the answer.
+    The evidence is for the second of two classes, else for the answer. Without an image (None) the answer is empty. An
+    image that cannot be read gets its error as the answer.
     """
     # lazy: torch takes seconds to import, and --help comes at once
     import torch
 
-    from imgclf.core.text import printable
     from imgclf.evaluation.grad_cam import grad_cam
     from imgclf.figures.classification import overlay_heat_map
     from imgclf.imaging.image_files import open_image
@@ -116,10 +109,10 @@ def explain_image(predictor: Predictor, source: str | Image.Image | None) -> Exp
         return Explanation(fault, original=original)
     probabilities, names = predictor.logits(inputs).softmax(1), predictor.class_names
     (prediction,) = predictor.to_predictions(probabilities)
-    answer = f"{prediction.class_name}, {prediction.probability:.0%}"
+    answer, explained = f"{prediction.class_name}, {prediction.probability:.0%}", prediction.predicted
     if len(names) == 2:
-        answer += f" (the threshold of {names[1]} is {predictor.threshold:.1%})"
-    heat = grad_cam(predictor, inputs, torch.tensor([1 if len(names) == 2 else prediction.predicted]))
+        answer, explained = f"{answer} (the threshold of {names[1]} is {predictor.threshold:.1%})", 1
+    heat = grad_cam(predictor, inputs, torch.tensor([explained]))
     plain = overlay_heat_map(inputs, torch.zeros(1, *inputs.shape[2:]))[0]
     return Explanation(
         answer,
@@ -144,7 +137,7 @@ def build_page(predictor: Predictor) -> gradio.Blocks:
     from imgclf.evaluation.grad_cam import grad_cam
 
     def explain(source: str | Image.Image | None) -> Explanation:
-        # The command's whitelist does not reach the threads of a server, and nothing needs to be instantiated there.
+        # The command's whitelist does not reach the threads of a server, which need to instantiate nothing.
         with execution_whitelist((), reset=True):
             return explain_image(predictor, source)
 
@@ -197,18 +190,19 @@ def _decode_drawing(url: str | None) -> Image.Image | None:
 
 def main(words: list[str]) -> None:
     """Runs the command with its arguments, ``ckpt=PATH`` and ``port=NUMBER``, until Ctrl-C."""
-    if {"-h", "--help"} & set(words):
-        print(__doc__.strip())
+    given = key_values(words, __doc__, ckpt="", port="7860")
+    if given is None:
         return
-    ckpt, port = _parse(words)
+    if not (given["port"].isdecimal() and 0 < int(given["port"]) < 2**16):
+        raise ValueError(f"port={given['port']}: give a whole number from 1 to 65535")
+    ckpt, port = given["ckpt"], int(given["port"])
     if importlib.util.find_spec("gradio") is None:
         raise ValueError("the page needs gradio: pip install -e '.[demo]'")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((ADDRESS, port))
-        except OSError as error:
-            raise OSError(f"port={port}: {error.strerror}; choose another, as in port={port % 60000 + 1111}") from error
+    try:
+        socket.create_server((ADDRESS, port)).close()
+    except OSError as error:
+        fault = os.strerror(error.errno or 0)
+        raise OSError(f"port={port}: {fault}; choose another, as in port={port % 60000 + 1111}") from error
     # lazy: torch takes seconds to import, and --help and wrong arguments are answered at once
     from imgclf import load
 
@@ -233,17 +227,6 @@ def main(words: list[str]) -> None:
         )
         print(f"{ckpt} on http://{ADDRESS}:{port} (Ctrl-C ends it)", flush=True)
         page.block_thread()
-
-
-def _parse(words: list[str]) -> tuple[str, int]:
-    given = {name: value for name, _, value in (word.partition("=") for word in words)}
-    if (unknown := given.keys() - {"ckpt", "port"}) or not given.get("ckpt"):
-        fault = f"unknown option {min(unknown)}" if unknown else "ckpt is missing"
-        raise ValueError(f"{fault}: python -m imgclf.demo ckpt=outputs/NAME/TIME/checkpoints/best.ckpt [port=7860]")
-    port = given.get("port", "7860")
-    if not (port.isdecimal() and 0 < int(port) < 2**16):
-        raise ValueError(f"port={port}: give a whole number from 1 to 65535")
-    return given["ckpt"], int(port)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from imgclf.training.cluster import as_started
 
 CONF = next(folder / "conf" for folder in Path(__file__).parents if (folder / "conf" / "train.yaml").is_file())
 Switch = bool | None
+WHOLE_EPOCHS = {"fast_dev_run": False, "check_val_every_n_epoch": 1, "max_steps": -1, "max_time": None}
 
 
 class Options(BaseModel):
@@ -67,28 +68,19 @@ def check(config: Mapping[str, Any]) -> None:
     except ValidationError as error:
         raise ValueError(describe_fault(error, RunOptions)) from error
     trainer, callbacks = config["trainer"], config["callbacks"]
-    for name, needed in {
-        "fast_dev_run": False,
-        "check_val_every_n_epoch": 1,
-        "max_steps": -1,
-        "max_time": None,
-    }.items():
+    for name, needed in WHOLE_EPOCHS.items():
         if trainer.get(name, needed) != needed:
             raise ValueError(f"trainer.{name}={trainer[name]}: leave it out, every run is of whole epochs")
     for name in ("limit_train_batches", "limit_val_batches"):
         if not trainer.get(name, 1):
             raise ValueError(f"trainer.{name}=0: leave it out, every epoch is trained and validated")
-    _check_callbacks(callbacks)
     processes, batch_size = trainer["devices"] * trainer["num_nodes"], config["data"]["batch_size"]
     if isinstance(batch_size, int) and batch_size % processes:
         raise ValueError(
             f"data.batch_size={batch_size}: the processes share a batch; give a multiple of {processes} "
             "(trainer.devices * trainer.num_nodes)"
         )
-
-
-def _check_callbacks(callbacks: Mapping[str, Any]) -> None:
-    """What would be found out only when the first epoch has ended, or the last."""
+    # What follows would be found out only when the first epoch has ended, or the last.
     for name, filename in (("best_checkpoint", "best"), ("last_checkpoint", "last")):
         given = callbacks.get(name)
         if not isinstance(given, dict) or given.get("filename") != filename:
@@ -105,17 +97,13 @@ def _check_callbacks(callbacks: Mapping[str, Any]) -> None:
 def start_run(cfg: DictConfig) -> tuple[RunDir, dict[str, Any]]:
     """The run folder of train.py's job, not yet claimed, and the resolved configuration, checked, as plain types.
 
-    ``cfg`` is completed: torchrun's number of processes, and an optimizer whose gradients can be clipped.
-
-    Raises:
-        ValueError: an option cannot be what it is; the message names it.
+    ``cfg`` is completed: torchrun's number of processes, and an optimizer whose gradients can be clipped. A ValueError
+    names an option that cannot be what it is.
     """
     job = HydraConfig.get()
     run_dir = RunDir(job.runtime.output_dir, cfg.resume, "train.log")
-    sweep, named = (
-        job.runtime.choices.get("sweep"),
-        any(word.startswith("hydra.run.dir=") for word in job.overrides.hydra),
-    )
+    sweep = job.runtime.choices.get("sweep")
+    named = any(word.startswith("hydra.run.dir=") for word in job.overrides.hydra)
     if sweep and not run_dir.in_sweep:
         raise ValueError(f"sweep={sweep} is for many runs: add -m, as in python train.py -m sweep=...")
     if cfg.resume is True and not named and not run_dir.in_sweep:
@@ -130,8 +118,7 @@ def start_run(cfg: DictConfig) -> tuple[RunDir, dict[str, Any]]:
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """A composed configuration as plain types, resolved."""
-    values: Any = OmegaConf.to_container(cfg, resolve=True)
-    return values
+    return OmegaConf.to_container(cfg, resolve=True)  # pyrefly: ignore[bad-return]
 
 
 def finish_run(cfg: DictConfig, run_dir: RunDir, metrics: dict[str, float] | None) -> float | None:
@@ -142,8 +129,8 @@ def finish_run(cfg: DictConfig, run_dir: RunDir, metrics: dict[str, float] | Non
         from imgclf.training.finish import print_summary  # lazy: it imports Lightning
 
         job = HydraConfig.get()
-        repeated = sys.argv[1:5] if job.job.config_name != "train" else []  # the run that is repeated; see cli.repeated
-        print_summary(run_dir, metrics, [*repeated, *job.overrides.task])
+        flags = sys.argv[1:5] if job.job.config_name != "train" else []  # name the run that is repeated
+        print_summary(run_dir, metrics, [*flags, *job.overrides.task])
     return metrics[cfg.objective]
 
 
@@ -156,30 +143,28 @@ def checkpoint_paths(ckpt: Any) -> list[str]:
 
 
 def offer_checkpoint_data(words: Sequence[str]) -> None:
-    """Makes the data of the checkpoint on the command line the default choice of the data group, so that
-    data.variation=... changes them."""
+    """Makes the data of the checkpoint in ``words`` the default of the data group, so that data.variation=... changes
+    them."""
     from imgclf.checkpoints.metadata import read_data_config  # lazy: it imports torch
 
-    given = [word for word in words if word.startswith("ckpt=")]
+    config = {}
     try:
-        parsed = OverridesParser.create().parse_overrides(given)
-        if given and parsed[-1].is_sweep_override():
-            raise ValueError("ckpt=A,B is for one run of many: give one checkpoint, or ckpt=[A,B] for their mean")
-        config = read_data_config(checkpoint_paths(parsed[-1].value())[0]) if given else {}
+        if given := [word for word in words if word.startswith("ckpt=")]:
+            ckpt = OverridesParser.create().parse_overrides(given)[-1]
+            if ckpt.is_sweep_override():
+                raise ValueError("ckpt=A,B is for one run of many: give one checkpoint, or ckpt=[A,B] for their mean")
+            config = read_data_config(checkpoint_paths(ckpt.value())[0])
     except (ValueError, OSError):
         if not any(word.startswith(("data=", "images=")) for word in words):
-            raise
-        config = {}  # not needed; if the checkpoint itself is at fault, loading it says so
+            raise  # else the data are not needed; if the checkpoint itself is at fault, loading it says so
     ConfigStore.instance().store(group="data", name="checkpoint", node=config, replace=True)
 
 
 def evaluated_data(cfg: DictConfig) -> tuple[bool, bool]:
     """Whether evaluate.py evaluates on the checkpoint's own data, perhaps with some options changed; and whether no
-    option changes which images these are.
+    option changes which images these are. A ValueError says that there is no such split or that data are missing."""
+    from imgclf.evaluation.leakage import DIVISION, SOURCE  # lazy: it imports torch
 
-    Raises:
-        ValueError: there is no such split, there are no data, or their folder is not known here.
-    """
     if cfg.split not in SPLITS:
         raise ValueError(f"split={cfg.split}: choose one of {', '.join(SPLITS)}")
     if "_target_" not in cfg.data:
@@ -187,8 +172,6 @@ def evaluated_data(cfg: DictConfig) -> tuple[bool, bool]:
     if missing := OmegaConf.missing_keys(cfg.data):
         wanted = " ".join(f"{name}=..." for name in sorted(missing))
         raise ValueError(f"ckpt={cfg.ckpt} names a place on this machine and lies in no run folder: type {wanted}")
-    from imgclf.evaluation.leakage import DIVISION, SOURCE  # lazy: it imports torch
-
     job = HydraConfig.get()
     typed = {word.partition("=")[0] for word in job.overrides.task}
     same_images = typed.isdisjoint({"data", *(f"data.{name}" for name in SOURCE + DIVISION)})
@@ -198,15 +181,16 @@ def evaluated_data(cfg: DictConfig) -> tuple[bool, bool]:
 def repeated(arguments: list[str], conf: Path) -> list[str]:
     """The command line, completed where it repeats a run: --config-path RUN --config-name config.
 
-    RUN/config.yaml has every option of the run but those of Hydra itself, which are taken from ``conf``: above all that
-    the run gets a folder of its own.
+    RUN/config.yaml has every option of the run but those of Hydra itself, which are taken from the file ``conf``: above
+    all that the run gets a folder of its own.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-path", "-cp")
+    parser.add_argument("--config-path", "-cp", type=Path)
     parser.add_argument("--config-name", "-cn", default="config")
     given, rest = parser.parse_known_args(arguments)
-    file = Path(given.config_path or "") / f"{given.config_name.removesuffix('.yaml')}.yaml"
-    if not (given.config_path and file.is_file()) or "defaults" in OmegaConf.load(file):
+    name = given.config_name.removesuffix(".yaml")
+    file = given.config_path and given.config_path.absolute() / f"{name}.yaml"
+    if not file or not file.is_file() or "defaults" in OmegaConf.load(file):
         return arguments
     own: Any = OmegaConf.to_container(OmegaConf.load(conf).hydra)
     values = {"run.dir": own["run"]["dir"], "sweep.dir": own["sweep"]["dir"], "sweep.subdir": own["sweep"]["subdir"]}
@@ -215,5 +199,5 @@ def repeated(arguments: list[str], conf: Path) -> list[str]:
         f"hydra.sweeper._target_={own['sweeper']['_target_']}",
         *(f"hydra.{name}={QuotedString(value, Quote.single).with_quotes()}" for name, value in values.items()),
     ]
-    flags = ["--config-path", str(file.parent.absolute()), "--config-name", file.stem]
+    flags = ["--config-path", str(file.parent), "--config-name", name]
     return [*flags, *(option for option in options if option not in rest), *rest]
