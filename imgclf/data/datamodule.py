@@ -106,8 +106,8 @@ class ImageDataModule(Rebuildable, BatchesForLightning):
 
         Returns:
             "image_shape": [channels, height, width]; "reader": "handwriting" (a digit is found in a photograph),
-            "image_file" (the file is only scaled) or "auto" (classes and shape decide); "polarity": "light_on_dark" or
-            "dark_on_light".
+            "image_file" (the file is only scaled) or "auto" (classes and shape decide); "polarity": "light_on_dark",
+            "dark_on_light" or "any".
         """
         return {"image_shape": list(self.image_shape), "reader": "auto", "polarity": "light_on_dark"}
 
