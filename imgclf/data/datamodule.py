@@ -111,7 +111,8 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         """How an image file becomes an input of a network that is trained on these data; a checkpoint stores it.
 
         "reader" is "handwriting" (a digit is found in a photograph), "image_file" (the file is only scaled) or "auto"
-        (classes and shape decide). "polarity" is "light_on_dark" or "dark_on_light".
+        (classes and shape decide). "polarity" is "light_on_dark",
+        "dark_on_light" or "any".
         """
         return {"image_shape": list(self.image_shape), "reader": "auto", "polarity": "light_on_dark"}
 

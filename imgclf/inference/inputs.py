@@ -11,6 +11,8 @@ from torch import Tensor
 from imgclf.imaging.handwriting import MNIST_SIZE, SEARCH_SIZE, read_digit
 from imgclf.imaging.image_files import open_image, read_image
 
+BLACK = 16  # grey levels; the border of an image of MNIST is darker
+
 
 def arrays_to_batch(images: np.ndarray | Tensor | Sequence[np.ndarray | Tensor], channels: int) -> Tensor:
     """One tensor (N, C, H, W) of an array (H, W), (N, H, W), (C, H, W) or (N, C, H, W), or of a list of images.
@@ -48,12 +50,13 @@ def read_photo(
 ) -> tuple[Tensor, str | None]:
     """Turns a photograph of one handwritten digit into an image like MNIST's, uint8 (1, 28, 28).
 
-    With the image comes the reason why the photograph shows no single digit, or None. An image that has MNIST's size
-    already is taken as it is if ``unless_scaled``. The polarity is that of the result.
+    With the image comes the reason why the photograph shows no single digit, or None. An image like those that the
+    network was trained on (``_is_like_mnist``) is taken as it is if ``unless_scaled``. The polarity is that of the
+    result: "light_on_dark" as in MNIST, "dark_on_light", or "any", which gives the first.
     """
     side = 4 * SEARCH_SIZE
     image = open_image(source, side)
-    if unless_scaled and image.size == (MNIST_SIZE, MNIST_SIZE):
+    if unless_scaled and _is_like_mnist(image, polarity):
         return read_scaled(image, (1, MNIST_SIZE, MNIST_SIZE))
     photo = image.convert("RGB")
     if (factor := max(photo.size) // side) > 1:  # the search takes memory; JPEGs are decoded at this size already
@@ -61,3 +64,16 @@ def read_photo(
     digit = read_digit(np.asarray(photo))
     pixels = 255 - digit.image if polarity == "dark_on_light" else digit.image
     return torch.from_numpy(pixels[None]), digit.fault
+
+
+def _is_like_mnist(image: Image.Image, polarity: str) -> bool:
+    """Whether an image has MNIST's size and its ground, rather than being a small photograph or drawing.
+
+    The ground is that of the border's 108 pixels: black in all of MNIST's images, and not black for a network of dark
+    digits. The polarity "any" is that of a network whose digits have grounds of every kind.
+    """
+    if image.size != (MNIST_SIZE, MNIST_SIZE):
+        return False
+    is_border = np.pad(np.zeros((MNIST_SIZE - 2, MNIST_SIZE - 2), bool), 1, constant_values=True)
+    is_black = np.median(np.asarray(image.convert("L"))[is_border]) < BLACK
+    return polarity == "any" or is_black == (polarity == "light_on_dark")

@@ -47,7 +47,8 @@ class Predictor:
         reader: how a network of digits reads image files. "image_file": as files that are only scaled, which it was
             trained on; "handwriting": as photographs of one digit, which is turned into an image as MNIST has it;
             "auto": the latter if the network tells the ten digits apart in images of MNIST's shape.
-        polarity: "light_on_dark", or "dark_on_light" if it was trained on dark digits on light paper.
+        polarity: "light_on_dark"; "dark_on_light" if it was trained on dark digits on light paper; or "any" if it was
+            trained on digits before noise or photographs.
         metadata: what the checkpoint says of itself (``imgclf.checkpoints.metadata``).
         epoch: the checkpoint's epoch, counted from 1.
 
@@ -64,7 +65,7 @@ class Predictor:
         image_shape: Sequence[Positive],
         batch_size: Positive | None = None,
         reader: Literal["auto", "image_file", "handwriting"] = "auto",
-        polarity: Literal["light_on_dark", "dark_on_light"] = "light_on_dark",
+        polarity: Literal["light_on_dark", "dark_on_light", "any"] = "light_on_dark",
         metadata: dict | None = None,
         epoch: int | None = None,
     ) -> None:
@@ -180,7 +181,7 @@ class Predictor:
             images_as: how paths and PIL images are read. "photo": as a photograph of one digit, which is found and
                 centred as MNIST's are (``imgclf.imaging.handwriting``). "mnist": as images that are only scaled.
                 "auto": the first for a network that reads handwriting, unless it was trained on image files or the
-                image has MNIST's size already.
+                image has MNIST's size and its black ground already.
 
         Returns:
             The inputs, (N, C, H, W), uint8 or float in [0, 1]; and the faults: for each image why it shows no single

@@ -59,7 +59,7 @@ def test_metadata_say_how_a_file_becomes_an_input(tmp_path):
         (two, None, ([3, 9, 8], "auto", "light_on_dark")),
         (two, ImageFolder(str(tmp_path), 9), ([3, 9, 9], "image_file", "light_on_dark")),
         (digits, Digits(), ([1, 28, 28], "auto", "light_on_dark")),
-        (digits, NoisyImages("digits", "rot-back-rand"), ([1, 28, 28], "auto", "light_on_dark")),
+        (digits, NoisyImages("digits", "rot-back-rand"), ([1, 28, 28], "auto", "any")),
         (digits, NoisyImages("digits", "rot-back-lined"), ([1, 28, 28], "auto", "dark_on_light")),
     ):
         described = build_metadata(classifier, data)["preprocessing"]

@@ -77,8 +77,11 @@ def test_statistics_see_the_variation():
 
 
 def test_the_polarity_is_that_of_the_variation():
-    dark = {name for name in VARIATIONS if noisy(variation=name).preprocessing()["polarity"] == "dark_on_light"}
-    assert dark == {f"{rot}back-{paper}" for rot in ("", "rot-") for paper in ("white", "lined", "squared")}
+    polarities = {name: noisy(variation=name).preprocessing()["polarity"] for name in VARIATIONS}
+    for rot in ("", "rot-"):
+        assert {polarities[f"{rot}back-{paper}"] for paper in ("white", "lined", "squared")} == {"dark_on_light"}
+        assert {polarities[f"{rot}back-{ground}"] for ground in ("rand", "image")} == {"any"}
+    assert polarities["basic"] == polarities["rot"] == "light_on_dark"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ def predictor():
 
 @pytest.fixture
 def images():
-    return torch.randint(0, 256, (20, 1, 28, 28), dtype=torch.uint8)
+    noise = torch.randint(0, 256, (20, 1, 26, 26), dtype=torch.uint8)
+    return torch.nn.functional.pad(noise, (1, 1, 1, 1))  # a black border, as MNIST's images have it
 
 
 def test_every_form_of_the_same_images_gets_the_same_answer(predictor, images, tmp_path):
@@ -71,14 +72,36 @@ def test_photographs_are_read_as_such_and_small_images_as_the_network_knows_them
     assert seen[0, 0, :4].max() == 0  # dark ink on light paper became light ink on black
     raw = predictor.preprocess(sheet, "mnist")[0]
     assert raw[0, 0, 0, 0] == 255
-    small = Image.fromarray(np.asarray(raw[0, 0]))
-    assert torch.equal(predictor.preprocess(small)[0], raw)
-    assert not torch.equal(predictor.preprocess(small, "photo")[0], raw)
     blank, digit = predictor.predict([Image.new("L", (90, 90), 255), sheet])
     assert blank == Prediction(None, "no ink found", None)
     assert digit.probability == pytest.approx(float(predictor.predict_proba(sheet).max()))
     dark = Predictor(predictor.classifier, (1, 28, 28), polarity="dark_on_light")
     assert torch.equal(dark.preprocess(sheet)[0], 255 - seen)
+
+
+def test_the_ground_tells_an_image_of_mnist_from_a_small_drawing(predictor):
+    own = Image.new("L", (28, 28), 0)
+    ImageDraw.Draw(own).line((8, 5, 18, 5, 10, 22), fill=255, width=2)
+    dark_on_light = Image.eval(own, lambda grey: 255 - grey)
+    pastel = Image.merge(
+        "RGB", [Image.eval(dark_on_light, lambda grey, floor=floor: max(grey, floor)) for floor in (150, 190, 120)]
+    )
+    transparent = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
+    transparent.paste("black", mask=own)
+    as_it_is = predictor.preprocess(own, "mnist")[0]
+    assert torch.equal(predictor.preprocess(own)[0], as_it_is)
+    read = predictor.preprocess(dark_on_light)[0]
+    assert read[0, 0, 0].max() == 0
+    for drawing in (pastel, transparent, dark_on_light.convert("RGB")):
+        seen, faults = predictor.preprocess(drawing)
+        assert faults == [None]
+        assert np.corrcoef(seen.flatten(), read.flatten())[0, 1] > 0.9
+    of_paper = Predictor(predictor.classifier, (1, 28, 28), polarity="dark_on_light")
+    assert torch.equal(of_paper.preprocess(dark_on_light)[0], 255 - as_it_is)
+    assert torch.equal(of_paper.preprocess(own)[0], 255 - predictor.preprocess(own, "photo")[0])
+    of_noise = Predictor(predictor.classifier, (1, 28, 28), polarity="any")
+    for image in (own, dark_on_light):
+        assert torch.equal(of_noise.preprocess(image)[0], of_noise.preprocess(image, "mnist")[0])
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "P", "LA", "1", "I;16"])
