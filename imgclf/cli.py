@@ -211,7 +211,10 @@ def unknown_option(error: Any) -> str:
     keys = map(str, error.parent_node or ())
     known = sorted(key for key in keys if not key.startswith("_") and key != "hydra")
     folder = group or "sweep"  # whose choices add options of their own to the configuration
-    choices = [file.stem for file in sorted((CONF / folder).glob("*.yaml")) if name in OmegaConf.load(file)]
+    files: dict[str, Any] = {file.stem: OmegaConf.load(file) for file in sorted((CONF / folder).glob("*.yaml"))}
+    own = {choice for choice, options in files.items() if name in options}
+    inherit = {choice for choice, options in files.items() if own & set(map(str, options.get("defaults", [])))}
+    choices = sorted(own | inherit)
     hint = ""
     if choices:
         hint = f"it comes with {folder}={' or '.join(choices)}; "

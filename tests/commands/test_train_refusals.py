@@ -85,7 +85,7 @@ from tests.conftest import PROJECT, SMALL
         (["experiment", "mnist_cnn"], ["cannot read experiment", "name=value"]),
         (["model.name=resnet18"], ["unknown option model.name", "it comes with model=torchvision"]),
         (["callbacks.ema.decay=0.9"], ["unknown option callbacks.ema", "it comes with callbacks=ema"]),
-        (["n_trials=3"], ["unknown option n_trials", "it comes with sweep=random"]),
+        (["n_trials=3"], ["unknown option n_trials", "it comes with sweep=bayesian or random"]),
         (["callbacks=ema", "callbacks.ema.decay=1"], ["callbacks.ema.decay=1", "not including, 1"]),
         (["callbacks=ema", "callbacks.ema.decay=abc"], ["callbacks.ema.decay=abc"]),
         (["callbacks=ema", "+callbacks.ema.update_every_n_steps=0"], ["update_every_n_steps=0", "from 1 up"]),
