@@ -2,6 +2,7 @@
 
 python evaluate.py ckpt=DIR/checkpoints/best.ckpt                         the test images of its own data
 python evaluate.py ckpt=DIR/checkpoints/best.ckpt data.variation=rot      the same with another variation
+python evaluate.py ckpt=DIR/checkpoints/best.ckpt corruption=all          under noise, blur, fog and twelve more
 python evaluate.py ckpt=DIR/checkpoints/best.ckpt images='photos/*.png'   images of your own
 python evaluate.py 'ckpt=[A,B]' tta=8 augmentation.affine.translate=0.04  the mean of networks, and of views
 """
@@ -21,6 +22,7 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from imgclf.core.device import choose_device, shorten_steps
+    from imgclf.evaluation.corruptions import corrupted_accuracies, report_corruptions
     from imgclf.evaluation.evaluate import evaluate
     from imgclf.evaluation.leakage import check_unseen, warn_of_changed_data
     from imgclf.evaluation.predict_files import predict_files
@@ -30,6 +32,7 @@ def main(cfg: DictConfig) -> float | None:
     from imgclf.runs.run_dir import RunDir
 
     paths = options.checkpoint_paths(cfg.ckpt)
+    options.check_corruption(cfg)
     device = choose_device(cfg.accelerator)
     shorten_steps(device)
     predictor = ensemble([load(path, device) for path in paths])
@@ -46,7 +49,12 @@ def main(cfg: DictConfig) -> float | None:
         for path in paths if same_images else ():
             warn_of_changed_data(path, data)
         run_dir.write_config(options.plain(cfg), str(device))
-        return report_evaluation(run_dir, evaluate(predictor, data, cfg.split), predictor)[f"{cfg.split}/accuracy"]
+        corruption = None if cfg.corruption == "all" else cfg.corruption
+        evaluation = evaluate(predictor, data, cfg.split, corruption, cfg.severity)
+        metrics = report_evaluation(run_dir, evaluation, predictor)
+        if cfg.corruption == "all":
+            report_corruptions(run_dir, evaluation, corrupted_accuracies(predictor, evaluation))
+        return metrics[f"{cfg.split}/accuracy"]
 
 
 if __name__ == "__main__":

@@ -160,6 +160,18 @@ def offer_checkpoint_data(words: Sequence[str]) -> None:
     ConfigStore.instance().store(group="data", name="checkpoint", node=config, replace=True)
 
 
+def check_corruption(cfg: DictConfig) -> None:
+    """Raises ValueError if evaluate.py's corruption is unknown, or stands beside images=."""
+    from imgclf.transforms.corruptions import CORRUPTIONS, SEVERITIES  # lazy: it imports torch
+
+    if cfg.corruption not in (None, "all", *CORRUPTIONS):
+        raise ValueError(f"corruption={cfg.corruption}: choose all, or one of {', '.join(CORRUPTIONS)}")
+    if cfg.severity not in SEVERITIES:
+        raise ValueError(f"severity={cfg.severity}: give a whole number from 1 to 5")
+    if cfg.corruption and cfg.images:
+        raise ValueError(f"corruption={cfg.corruption} is for a data set whose classes are known: leave out images")
+
+
 def evaluated_data(cfg: DictConfig) -> tuple[bool, bool]:
     """Whether evaluate.py evaluates on the checkpoint's own data, perhaps with some options changed; and whether no
     option changes which images these are. A ValueError says that there is no such split or that data are missing."""

@@ -11,9 +11,11 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from imgclf.core.metrics import classification_metrics, decide
 from imgclf.core.text import some_names
+from imgclf.core.validation import checked
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.datasets import ImageDataset
 from imgclf.inference.predictor import Predictor
+from imgclf.transforms.corruptions import Corruption, Severity, corrupt
 
 log = logging.getLogger(__name__)
 
@@ -55,19 +57,32 @@ class Evaluation:
         return multiclass_confusion_matrix(self.predicted, self.labels, self.num_classes, validate_args=False)
 
 
-def evaluate(predictor: Predictor, data: ImageDataModule, split: str) -> Evaluation:
+@checked
+def evaluate(
+    predictor: Predictor,
+    data: ImageDataModule,
+    split: str,
+    corruption: Corruption | None = None,
+    severity: Severity = 3,
+) -> Evaluation:
     """Evaluates a predictor on the split "train", "val" or "test" of data, without augmentation.
 
+    With a ``corruption`` the images are corrupted first (see ``imgclf.transforms.corruptions``).
+
     Raises:
-        ValueError: the images have another shape than the checkpoint's, or the classes are others in number or come in
-            another order.
+        ValueError: the corruption is unknown, the images have another shape than the checkpoint's, or the classes are
+            others in number or come in another order.
 
     Example:
         >>> evaluate(load("best.ckpt"), Digits(), "test").metrics["test/accuracy"]
     """
     _check_class_names(list(data.class_names), predictor.class_names)
     images = data.eval_dataset(split)
-    logits = torch.cat([predictor.logits(batch) for batch, _ in data.eval_dataloader(split)])
+    if corruption:
+        images = ImageDataset(corrupt(images[:][0], corruption, severity), images.targets)
+        logits = predictor.logits(images.images)
+    else:
+        logits = torch.cat([predictor.logits(batch) for batch, _ in data.eval_dataloader(split)])
     return Evaluation(
         split=split,
         images=images,

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from imgclf.transforms.corruptions import CORRUPTIONS
 from tests.conftest import SMALL
 
 
@@ -26,3 +27,13 @@ def test_robustness_is_refused_for_data_without_variations(train, tmp_path):
     result = train("-m", "sweep=robustness", "data=mnist", "hydra.sweep.dir=sweep")
     assert "data.variation" in result.error
     assert not list(tmp_path.glob("sweep/*/*"))
+
+
+def test_robustness_can_span_the_corruptions(train, tmp_path):
+    given = (*SMALL, "data=digits", "model=mlp", "seed=1,2", "cross_evaluate=corruption", "hydra.sweeper.params=null")
+    result = train("-m", "sweep=robustness", *given, "hydra.sweep.dir=sweep")
+    assert result.code == 0, result.err
+    with (tmp_path / "sweep" / "robustness.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert list(row)[1:] == list(CORRUPTIONS)
+    assert all(0 <= float(row[corruption]) <= 1 for corruption in CORRUPTIONS)
