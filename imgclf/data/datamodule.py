@@ -16,6 +16,7 @@ from imgclf.core.names import SPLITS
 from imgclf.core.rebuild import Rebuildable
 from imgclf.core.validation import Fraction, Positive, Seed, checked
 from imgclf.data.datasets import ImageDataset, check_images
+from imgclf.data.remarks import remarks
 from imgclf.data.samplers import EvalBatchSampler, TrainBatchSampler, make_loader
 from imgclf.data.splits import split_holdout
 from imgclf.transforms.compose import Compose
@@ -63,6 +64,7 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.val_fraction, self.split_seed, self.seed = val_fraction, split_seed, seed
         self.augmentation, self.balance = augmentation or Compose(), balance
+        self.notes: list[str] = []  # what a user should know before training, a line each
         self._datasets: dict[str, ImageDataset] = {}
         self._eval_datasets: dict[str, ImageDataset] = {}
         self._fingerprints: dict[str, str] = {}
@@ -93,6 +95,11 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         """The images that training batches are drawn from."""
         return self.dataset("train")
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that there are, of "train", "val" and "test"."""
+        return SPLITS
+
     def image_names(self, split: str) -> list[str]:
         """The name of each image of a split in predictions.csv: its file, or its number."""
         return [str(row) for row in range(len(self.dataset(split)))]
@@ -111,10 +118,15 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         """How an image file becomes an input of a network that is trained on these data; a checkpoint stores it.
 
         "reader" is "handwriting" (a digit is found in a photograph), "image_file" (the file is only scaled) or "auto"
-        (classes and shape decide). "polarity" is "light_on_dark",
-        "dark_on_light" or "any".
+        (classes and shape decide). "polarity" is "light_on_dark", "dark_on_light" or "any". "fit" and "bits" are
+        those of ``imgclf.imaging.image_files.read_image``.
         """
-        return {"image_shape": list(self.image_shape), "reader": "auto", "polarity": "light_on_dark"}
+        plain = {"reader": "auto", "polarity": "light_on_dark", "fit": "stretch", "bits": 8}
+        return {"image_shape": list(self.image_shape), **plain}
+
+    def remarks(self) -> list[str]:
+        """What a user should know before training on the prepared data, a line each."""
+        return list(dict.fromkeys([*self.notes, *remarks(self)]))
 
     # Users of a data module call these. ---------------------------------------------------------------------------
 
@@ -170,8 +182,14 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         if stage == "fit":
             size = len(self.dataset("train"))
+            world = self.trainer.world_size if self.trainer else 1
+            if size < world:
+                raise ValueError(f"{size} training images are too few for {world} processes")
             if self.batch_size > size:
-                raise ValueError(f"batch_size={self.batch_size}: larger than the {size} training images")
+                self.notes.append(
+                    f"batch_size={self.batch_size} is more than the {size} training images: it is {size} now"
+                )
+                self.batch_size = size - size % world
             self.eval_dataset("val")
 
     def train_dataloader(self) -> DataLoader:

@@ -1,40 +1,54 @@
 """Folders of images, one folder a class."""
 
 import functools
-import logging
-import re
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from imgclf.core.names import SPLITS
 from imgclf.core.text import printable
-from imgclf.core.validation import Fraction, Positive, checked
+from imgclf.core.validation import Positive, checked
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.datasets import ImageDataset
-from imgclf.data.folder_scan import UNDIVIDED, ImageFile, class_names_of, listed, scan_folder
-from imgclf.data.memmap_cache import MemmapImageDataset, decode_files
+from imgclf.data.folder_scan import (
+    UNDIVIDED,
+    ImageFile,
+    class_names_of,
+    compiled,
+    groups_of,
+    listed,
+    scan_folder,
+)
+from imgclf.data.label_table import find_table, scan_table
+from imgclf.data.memmap_cache import Form, MemmapImageDataset, decode_files
 from imgclf.data.splits import split_holdout
-from imgclf.imaging.image_files import find_folder
+from imgclf.imaging.image_files import Fit, find_folder
 
-log = logging.getLogger(__name__)
-
+UNDIVIDED_TEST_FRACTION = 0.2
 TEST_SEED = 0  # of the test images of an undivided folder, which are the same in every run
 
 
 class ImageFolder(ImageDataModule):
-    """Image files in ``{train[,val],test}/CLASS/``, or in ``CLASS/`` alone, which is then divided by fractions.
+    """Image files in ``{train[,val],test}/CLASS/``, or in ``CLASS/`` alone, or files that a table or a pattern labels.
 
-    The class names are the folders' names, sorted. The images are decoded once, to one size (see
-    ``imgclf.data.memmap_cache``). Files whose ending is not an image's are left alone. Folders inside a class folder
-    belong to the class.
+    The parts may be called in other usual ways, such as Training or valid. A folder without parts is divided by
+    fractions. The classes come in natural order. The images are decoded once, to one size, into ``cache_dir`` (see
+    ``imgclf.data.memmap_cache``). What is passed over is told in ``notes``.
 
     Args:
-        root: the folder, as seen from here or else from ``data_dir``.
-        image_size: height and width, in pixels.
+        root: the folder, as seen from here or else from ``data_dir``; by default the folder of ``labels``.
+        labels: a table that names the class of each file (see ``imgclf.data.label_table``), as seen from here or from
+            ``root``.
+        columns: the table's own names of the columns file, label, split and group, where they are unusual.
+        label_pattern: a regular expression that finds the class in a file's path, as ``group_pattern`` finds the group.
+        image_size: pixels a side, or height and width.
+        fit: what becomes of an image of another aspect ratio: it is stretched, padded with black or cropped.
+        bits: that are in use of images of 16 bits; by default found in the training part.
         channels: 1 (grey) or 3 (RGB).
         positive: the class to be detected, where there are two; the last one by default.
         group_pattern: a regular expression that finds, in a file's path below its class folder, what the images of one
@@ -42,14 +56,13 @@ class ImageFolder(ImageDataModule):
             expression's first group counts, or all of the match; a file without a match stands alone.
         val_folder: take ``val/`` for validation where it exists; otherwise its images join those of ``train/``, from
             which ``val_fraction`` is held out.
-        test_fraction: the share of an undivided folder that is held out for testing; always the same images.
+        test_fraction: the share that is held out for testing where there is no test part; always the same images. By
+            default 0.2 of an undivided folder, and nothing of a training part. 1: all of an undivided folder.
         skip_bad: leave unreadable files out instead of stopping.
-        cache_dir: the folder for decoded images.
         options: arguments of ImageDataModule.
 
     Raises:
-        FileNotFoundError: there is no such folder, or a class folder holds no images.
-        ValueError: the folders or an argument do not fit, or files cannot be read (all are named).
+        FileNotFoundError, ValueError: folders, tables or files are missing or do not fit, or cannot be read.
 
     Example:
         >>> data = ImageFolder("chest_xray", image_size=64, channels=1, group_pattern=r"person\\d+", data_dir="data")
@@ -59,45 +72,71 @@ class ImageFolder(ImageDataModule):
     @checked
     def __init__(
         self,
-        root: str | None,
-        image_size: Positive = 224,
+        root: str | None = None,
+        image_size: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] = 224,
         channels: Literal[1, 3] = 3,
         positive: str | None = None,
         group_pattern: str | None = None,
         val_folder: bool = True,
-        test_fraction: Fraction = 0.2,
+        test_fraction: Annotated[float, Field(gt=0, le=1)] | None = None,
         skip_bad: bool = False,
         data_dir: str | Path = ".",
         cache_dir: str | Path = "~/.cache/imgclf",
+        labels: str | None = None,
+        columns: dict[str, str] | None = None,
+        label_pattern: str | None = None,
+        fit: Fit = "stretch",
+        bits: Annotated[int, Field(ge=8, le=16)] | None = None,
         **options: Any,
     ) -> None:
-        if not root:
+        if not root and not labels:
             raise ValueError(f"root={root}: name the folder of images, as in root=DIR")
-        try:
-            self.group_pattern = re.compile(group_pattern) if group_pattern else None
-        except re.error as error:
-            raise ValueError(f"group_pattern={group_pattern}: it is no regular expression ({error})") from error
+        if labels and label_pattern:
+            raise ValueError(f"label_pattern={label_pattern}: the classes come from labels={labels}: leave one out")
         super().__init__(**options)
+        self.group_pattern = compiled("group_pattern", group_pattern)
+        self.label_pattern = compiled("label_pattern", label_pattern)
         self.root, self.data_dir, self.cache_dir = root, data_dir, Path(cache_dir).expanduser()
+        self.labels, self.columns = labels, columns
         self.channels, self.image_size, self.positive = channels, image_size, positive
         self.val_folder, self.test_fraction, self.skip_bad = val_folder, test_fraction, skip_bad
+        self.fit, self.bits = fit, bits
         self.faults: dict[str, str] = {}  # file name to fault, of the files that could not be read so far
         self._decoded: dict[str, MemmapImageDataset] = {}  # part to all of its images that could be read
         self._groups: dict[str, list[str | None]] = {}  # part to the group of each of its files
+        self._held_out: dict[str, tuple[Tensor, Tensor]] = {}  # part to the rows without and with the test images
 
     @functools.cached_property
     def folder(self) -> Path:
-        """The folder that ``root`` names."""
+        """The folder that ``root`` names, or that ``labels`` lies in."""
+        if self.root is None:
+            return find_table(str(self.labels), [Path(), Path(self.data_dir).expanduser()]).parent
         return find_folder(self.root, self.data_dir)
 
     @functools.cached_property
     def parts(self) -> dict[str, list[ImageFile]]:
-        """The files of "train", "val" and "test", as far as there are such folders; or all files as ``UNDIVIDED``."""
-        return scan_folder(self.folder, self.val_folder)
+        """The files of "train", "val" and "test", as far as there are such parts; or all files as ``UNDIVIDED``."""
+        if self.labels is None:
+            scan = scan_folder(self.folder, self.label_pattern)
+        else:
+            table = find_table(self.labels, [Path(), self.folder, Path(self.data_dir).expanduser()])
+            scan = scan_table(table, self.folder, self.columns)
+        if not self.val_folder and "train" in scan.parts:
+            scan.parts["train"] += scan.parts.pop("val", [])
+        self.notes += scan.notes
+        return scan.parts
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        if UNDIVIDED in self.parts:
+            return ("test",) if self.test_fraction == 1 else SPLITS
+        has = {"train": "train" in self.parts, "val": bool(self.parts.keys() & {"train", "val"})}
+        has["test"] = "test" in self.parts or (self.test_fraction is not None and "train" in self.parts)
+        return tuple(split for split in SPLITS if has[split])
 
     @functools.cached_property
     def class_names(self) -> list[str]:  # pyrefly: ignore[bad-override]
-        names = class_names_of(next(iter(self.parts.values())))
+        names = class_names_of(file for files in self.parts.values() for file in files)
         if self.positive is None:
             return names
         if self.positive not in names or len(names) != 2:
@@ -106,20 +145,23 @@ class ImageFolder(ImageDataModule):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.channels, self.image_size, self.image_size
+        height, width = self.image_size if isinstance(self.image_size, list) else [self.image_size] * 2
+        return self.channels, height, width
 
     def preprocessing(self) -> dict[str, Any]:
-        return {**super().preprocessing(), "reader": "image_file"}
+        return {**super().preprocessing(), "reader": "image_file", "fit": self.fit, "bits": self.bits or 8}
 
     def prepare_data(self) -> None:
         """Decodes all files, those of the test part too, so that a bad file is found before training."""
         self._decode(self.parts)
+        if "test" not in self.splits:
+            self.notes.append("there is no test part: train and val are evaluated (test_fraction=0.2 holds one out)")
 
     def make_splits(self) -> dict[str, Callable[[], ImageDataset]]:
         return {split: functools.partial(self._make_split, split) for split in SPLITS}
 
     def fingerprints(self) -> dict[str, str]:
-        if "test" not in self._fingerprints and self._part_of("test") in self.parts:
+        if "test" not in self._fingerprints and "test" in self.splits:
             # The cache keeps the hashes of its images, so this reads no test image.
             self._fingerprints["test"] = self._make_split("test").fingerprint(self.class_names)
         return {**self._fingerprints, **super().fingerprints()}
@@ -136,17 +178,17 @@ class ImageFolder(ImageDataModule):
         """The part that the images of a split are taken from."""
         if UNDIVIDED in self.parts:
             return UNDIVIDED
-        return "train" if split == "val" and "val" not in self.parts else split
+        return split if split in self.parts else "train"
 
     def _make_split(self, split: str) -> ImageDataset:
+        if split not in self.splits:
+            raise FileNotFoundError(f"root={self.root or self.labels}: there is no {split} part in it")
         part = self._part_of(split)
-        if part not in self.parts:
-            raise FileNotFoundError(f"root={self.root}: there is no {part}/ in it")
         self._decode([part])
         images = self._decoded[part]
         rows, test_rows = images.rows, images.rows
-        if part == UNDIVIDED:
-            rows, test_rows = self._hold_out(part, rows, self.test_fraction, TEST_SEED, "test_fraction")
+        if part not in ("test", "val") and "test" not in self.parts and "test" in self.splits:
+            rows, test_rows = self._without_test(part)
         if split == "test":
             rows = test_rows.sort().values
         elif part == "train" and "val" in self.parts:  # in random order, as the training rows are after a split
@@ -156,49 +198,55 @@ class ImageFolder(ImageDataModule):
             rows = train_rows if split == "train" else val_rows
         return MemmapImageDataset(images.path, images.labels, rows)
 
+    def _without_test(self, part: str) -> tuple[Tensor, Tensor]:
+        """The rows of a part that remain when the test images are held out, and those of the test images."""
+        if part not in self._held_out:
+            rows, fraction = self._decoded[part].rows, self.test_fraction or UNDIVIDED_TEST_FRACTION
+            drawn = rows[:0], rows  # all of them
+            if fraction < 1:
+                drawn = self._hold_out(part, rows, fraction, TEST_SEED, "test_fraction")
+            self._held_out[part] = drawn
+        return self._held_out[part]
+
     def _hold_out(self, part: str, rows: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor, Tensor]:
+        images = self._decoded[part]
         groups = None
-        if self.group_pattern is not None:
+        if self.group_pattern is not None or any(self._groups_of(part)):
             files, names = self.parts[part], self._groups_of(part)
             # The two prefixes keep a patient's name apart from the path of a file that stands alone.
             groups = [
                 f"alone {files[row].path_in_class.as_posix()}" if names[row] is None else f"group {names[row]}"
                 for row in rows.tolist()
             ]
-        kept, held_out = split_holdout(self._decoded[part].labels[rows], fraction, seed, groups, name=name)
+        digests = MemmapImageDataset(images.path, images.labels, rows).digests()
+        kept, held_out = split_holdout(images.labels[rows], fraction, seed, groups, digests, name=name)
         return rows[kept], rows[held_out]
 
     def _groups_of(self, part: str) -> list[str | None]:
-        """The group of each file of a part; None where there is no pattern, or it finds nothing."""
-        pattern, paths = self.group_pattern, [file.path_in_class.as_posix() for file in self.parts[part]]
-        if pattern is None:
-            return [None] * len(paths)
         if part not in self._groups:
-            matches = [pattern.search(path) for path in paths]
-            if not any(matches):
-                raise ValueError(f"group_pattern={pattern.pattern}: it matches no file, such as {printable(paths[0])}")
-            if num_alone := matches.count(None):
-                log.warning("group_pattern: %d of %d files do not match; each stands alone", num_alone, len(paths))
-            group = 1 if pattern.groups else 0
-            self._groups[part] = [None if match is None else str(match[group]) for match in matches]
+            self._groups[part] = groups_of(self.parts[part], self.group_pattern, self.notes)
         return self._groups[part]
 
     def _decode(self, parts: Iterable[str]) -> None:
         class_index = {name: index for index, name in enumerate(self.class_names)}
+        if self.bits is None:  # the first part tells
+            parts = dict.fromkeys([next(iter(self.parts)), *parts])
         for part in parts:
             if part in self._decoded:
                 continue
             files = self.parts[part]
             labels = torch.tensor([class_index[file.class_name] for file in files])
             paths = [file.path for file in files]
-            names = [str(path.relative_to(self.folder)) for path in paths]
+            names = [os.path.relpath(path, self.folder) for path in paths]
             owner = f"{self.folder.resolve()} {part}"
-            cache, faults = decode_files(paths, names, self.image_shape, self.cache_dir, owner)
+            form = Form(self.image_shape, self.fit, self.bits)
+            cache, faults, self.bits = decode_files(paths, names, form, self.cache_dir, owner)
             rows = torch.tensor([row for row, name in enumerate(names) if name not in faults], dtype=torch.int64)
             self._decoded[part] = MemmapImageDataset(cache, labels, rows)
             self.faults |= faults
             if faults and self.skip_bad:
-                log.warning("left out %d of %d %s images that cannot be read", len(faults), len(names), part)
+                where = "" if part == UNDIVIDED else f"{part} "
+                self.notes.append(f"left out {len(faults)} of {len(names)} {where}images that cannot be read")
         if self.faults and not self.skip_bad:
             num_files = sum(len(self.parts[part]) for part in self._decoded)
             faults = "; ".join(f"{printable(name)} ({fault})" for name, fault in self.faults.items())

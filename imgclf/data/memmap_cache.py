@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
@@ -19,12 +19,22 @@ from torch import Tensor
 
 from imgclf.core.text import printable
 from imgclf.data.datasets import DIGEST_BYTES, ImageDataset, image_digest
-from imgclf.imaging.image_files import read_image
+from imgclf.imaging.image_files import Fit, read_image, sixteen_bit_maximum
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2  # of a cache's content: a higher number makes every cache be built again
+FORMAT_VERSION = 3  # of a cache's content: a higher number makes every cache be built again
 BLOCK_SIZE = 256  # images that are decoded between two writes
+PROBED = 64  # files of formats that hold 16 bits; if none of them does, the others are not looked at
+SIXTEEN_BIT_SUFFIXES = (".png", ".tif", ".tiff", ".pgm")
+
+
+class Form(NamedTuple):
+    """What files are decoded into; see ``imgclf.imaging.image_files.read_image``."""
+
+    image_shape: tuple[int, int, int]  # channels, height, width
+    fit: Fit = "stretch"
+    bits: int | None = 8  # None: as many as the files use
 
 
 class MemmapImageDataset(ImageDataset):
@@ -55,23 +65,23 @@ class MemmapImageDataset(ImageDataset):
 
 
 def decode_files(
-    files: Sequence[Path], names: Sequence[str], image_shape: tuple[int, int, int], cache_dir: Path, owner: str
-) -> tuple[Path, dict[str, str]]:
+    files: Sequence[Path], names: Sequence[str], form: Form, cache_dir: Path, owner: str
+) -> tuple[Path, dict[str, str], int]:
     """Decodes files into ``cache_dir``, unless an earlier run has done so and none of them has changed since.
 
     Several runs may do this at the same time: one decodes, the others wait for it.
 
     Args:
         names: the name of each file. Names, file sizes and times of change tell whether a cache is still good.
-        image_shape: channels, height, width.
         owner: whose files these are, such as folder and part; a new cache replaces older ones of the same owner.
 
     Returns:
-        The .npy file, uint8 (N, channels, height, width), with zeros where a file could not be read; and what is wrong
-        with each unreadable file, by its name.
+        The .npy file, uint8 (N, channels, height, width), with zeros where a file could not be read; what is wrong with
+        each unreadable file, by its name; and the bits that images of 16 bits were taken to use.
     """
+    image_shape = form.image_shape
     owner_key = hashlib.sha256(os.fsencode(f"{owner} {image_shape}")).hexdigest()[:12]
-    content_key = hashlib.sha256(repr((FORMAT_VERSION, image_shape)).encode())
+    content_key = hashlib.sha256(repr((FORMAT_VERSION, form)).encode())
     for file, name in zip(files, names, strict=True):
         try:
             state = file.stat()
@@ -80,13 +90,13 @@ def decode_files(
             size_and_time = None
         content_key.update(os.fsencode(name) + repr(size_and_time).encode())
     cache = cache_dir / f"{owner_key}-{content_key.hexdigest()[:20]}.npy"
-    if (faults := _read_faults(cache, len(files), image_shape)) is not None:
-        return cache, faults
+    if (notes := _read_notes(cache, len(files), image_shape)) is not None:
+        return cache, *notes
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(cache_dir / f".{owner_key}.lock"):
-            if (faults := _read_faults(cache, len(files), image_shape)) is None:  # nobody built it in the meantime
-                faults = _build(cache, files, names, image_shape)
+            if (notes := _read_notes(cache, len(files), image_shape)) is None:  # nobody built it in the meantime
+                notes = _build(cache, files, names, form)
                 for other in cache_dir.glob(f"*{owner_key}-*"):  # older caches, and what a killed run left unfinished
                     if other.stem != cache.stem:
                         other.unlink(missing_ok=True)
@@ -96,27 +106,38 @@ def decode_files(
             f"the decoded images cannot be kept in {cache_dir} ({error.strerror or error}): "
             f"{megabytes:,.0f} MB are needed; set cache_dir to another folder"
         ) from error
-    return cache, faults
+    return cache, *notes
 
 
-def _read_faults(cache: Path, num_images: int, image_shape: tuple[int, int, int]) -> dict[str, str] | None:
-    """The unreadable files that a complete cache was built without; None if there is no complete cache."""
+def _read_notes(cache: Path, num_images: int, image_shape: tuple[int, int, int]) -> tuple[dict[str, str], int] | None:
+    """The unreadable files that a complete cache was built without, and the bits; None if it is not complete."""
     try:
         is_complete = np.load(cache, mmap_mode="r").shape == (num_images, *image_shape)
-        return json.loads(cache.with_suffix(".json").read_text())["faults"] if is_complete else None
+        notes = json.loads(cache.with_suffix(".json").read_text())
+        return (notes["faults"], notes["bits"]) if is_complete else None
     except (OSError, ValueError, EOFError):
         return None
 
 
-def _build(
-    cache: Path, files: Sequence[Path], names: Sequence[str], image_shape: tuple[int, int, int]
-) -> dict[str, str]:
+def bits_in_use(files: Sequence[Path]) -> int:
+    """The bits that the images of 16 bits among the files use: an even number from 10 to 16, or 8 if there are none."""
+    candidates = [file for file in files if file.suffix.lower() in SIXTEEN_BIT_SUFFIXES]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        if not any(maximum is not None for maximum in pool.map(sixteen_bit_maximum, candidates[:PROBED])):
+            return 8
+        largest = max(filter(None, pool.map(sixteen_bit_maximum, candidates)), default=0)
+    bits = largest.bit_length()
+    return max(8, bits + bits % 2)
+
+
+def _build(cache: Path, files: Sequence[Path], names: Sequence[str], form: Form) -> tuple[dict[str, str], int]:
     faults: dict[str, str] = {}
     digests = []
+    image_shape, fit, bits = form.image_shape, form.fit, form.bits or bits_in_use(files)
 
     def read(row: int) -> np.ndarray:
         try:
-            return read_image(files[row], image_shape)
+            return read_image(files[row], image_shape, fit, bits)
         except OSError as error:
             faults[names[row]] = str(error).removeprefix(f"{printable(files[row])}: ")
             return np.zeros(image_shape, np.uint8)
@@ -133,9 +154,9 @@ def _build(
                     digests.append(image_digest(np.ascontiguousarray(image)).hex())
             file.flush()
             os.fsync(file.fileno())
-        cache.with_suffix(".json").write_text(json.dumps({"faults": faults, "digests": "".join(digests)}))
+        cache.with_suffix(".json").write_text(json.dumps({"faults": faults, "bits": bits, "digests": "".join(digests)}))
         os.replace(unfinished, cache)
     finally:
         unfinished.unlink(missing_ok=True)
     log.info("decoded %d images into %s", len(files), cache)
-    return faults
+    return faults, bits

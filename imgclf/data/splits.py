@@ -12,36 +12,92 @@ MAX_FOLDS = 20  # groups are divided into at most as many folds
 
 
 def split_holdout(
-    labels: Tensor, fraction: float, seed: int, groups: Sequence[str] | None = None, *, name: str = "val_fraction"
+    labels: Tensor,
+    fraction: float,
+    seed: int,
+    groups: Sequence[str] | None = None,
+    digests: Sequence[bytes] | None = None,
+    *,
+    name: str = "val_fraction",
 ) -> tuple[Tensor, Tensor]:
     """Draws the rows that stay and the rows that are held out, int64, both in random order.
 
-    Without groups the share is exact, and the split is stratified where each class has enough images. With groups the
-    share is approximate, and the classes are balanced as far as the groups allow.
+    Without groups the share is exact but for copies, and the split is stratified where the classes have enough images.
+    With groups the share is approximate, and the classes are balanced as far as the groups allow.
 
     Args:
         labels: int64 (N,), class indices from 0.
         fraction: the share to hold out, in (0, 1).
         groups: a name for each row; rows of the same name stay on the same side.
+        digests: a hash of each row's pixels; copies of an image stay on the same side.
         name: the caller's argument that holds the fraction, for error messages.
 
     Raises:
         ValueError: one side would be empty or, with groups, would lack a class.
     """
-    # lazy: scikit-learn takes a second to import
-    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+    firsts: dict[bytes, int] = {}
+    originals = torch.tensor([firsts.setdefault(digest, row) for row, digest in enumerate(digests or [])])
+    has_copies = len(firsts) < len(originals)
+    if groups is None and has_copies:
+        unique = torch.tensor(list(firsts.values()))
+        kept, held_out = (unique[rows] for rows in _split_images(labels[unique], fraction, seed, name))
+        copies = (originals != torch.arange(len(labels))).nonzero().flatten()
+        is_held_out = torch.isin(originals[copies], held_out)
+        return torch.cat([kept, copies[~is_held_out]]), torch.cat([held_out, copies[is_held_out]])
+    if groups is None:
+        return _split_images(labels, fraction, seed, name)
+    if has_copies:
+        groups = _joined(groups, originals)
+    return _split_groups(labels, fraction, seed, groups, name)
 
+
+def _split_images(labels: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor, Tensor]:
+    """A class of one image stays; of every other class each side gets an image, where the sides have room for it."""
+    from sklearn.model_selection import train_test_split  # lazy: scikit-learn takes a second to import
+
+    classes, counts = labels.unique(return_counts=True)
+    is_single = torch.isin(labels, classes[counts == 1])
+    rows = (~is_single).nonzero().flatten()
     num_held_out = math.ceil(fraction * len(labels))
-    if not 0 < num_held_out < len(labels):
+    if not 0 < num_held_out < len(rows):
+        raise ValueError(f"{name}={fraction}: it leaves one of the splits of {len(labels)} images empty")
+    stratified = int((counts > 1).sum()) <= min(num_held_out, len(rows) - num_held_out)
+    strata = labels[rows].numpy() if stratified else None
+    kept, held_out = train_test_split(rows.numpy(), test_size=num_held_out, stratify=strata, random_state=seed)
+    for lacking, other in ((held_out, kept), (kept, held_out)):
+        for label in sorted(set(labels[other].tolist()) - set(labels[lacking].tolist())):
+            of_lacking = labels[lacking]
+            several = (torch.bincount(of_lacking)[of_lacking] > 1).nonzero().flatten()
+            if (labels[other] == label).sum() > 1 and len(several):
+                place = int((labels[other] == label).nonzero()[0])
+                lacking[several[0]], other[place] = other[place], lacking[several[0]]
+    kept = torch.from_numpy(kept)
+    if is_single.any():
+        kept = torch.cat([kept, is_single.nonzero().flatten()])
+        kept = kept[torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))]
+    return kept, torch.from_numpy(held_out)
+
+
+def _joined(groups: Sequence[str], originals: Tensor) -> list[str]:
+    """Groups that share an image become one."""
+    from scipy.sparse import coo_array  # lazy, as scikit-learn
+    from scipy.sparse.csgraph import connected_components
+
+    _, numbers = np.unique(groups, return_inverse=True)
+    links = coo_array((np.ones(len(groups)), (numbers, numbers[originals.numpy()])), shape=(len(groups),) * 2)
+    _, joined = connected_components(links, directed=False)
+    names: dict[int, str] = {}
+    return [names.setdefault(int(joined[number]), group) for number, group in zip(numbers, groups, strict=True)]
+
+
+def _split_groups(
+    labels: Tensor, fraction: float, seed: int, groups: Sequence[str], name: str
+) -> tuple[Tensor, Tensor]:
+    from sklearn.model_selection import StratifiedGroupKFold  # lazy, as above
+
+    if not 0 < math.ceil(fraction * len(labels)) < len(labels):
         raise ValueError(f"{name}={fraction}: it leaves one of the splits of {len(labels)} images empty")
     _, counts = labels.unique(return_counts=True)
-    if groups is None:
-        # A stratified split needs an image of every class on both sides; a smaller set is split at random instead.
-        stratified = counts.min() > 1 and len(counts) <= min(num_held_out, len(labels) - num_held_out)
-        classes = labels.numpy() if stratified else None
-        rows = np.arange(len(labels))
-        kept, held_out = train_test_split(rows, test_size=num_held_out, stratify=classes, random_state=seed)
-        return torch.from_numpy(kept), torch.from_numpy(held_out)
     group_names, group_indices = np.unique(groups, return_inverse=True)
     max_folds = min(MAX_FOLDS, len(group_names), int(counts.min()))
     if max_folds < 2:

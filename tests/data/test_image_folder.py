@@ -14,12 +14,12 @@ from tests.conftest import REAL_DATA, write_xrays
 PATIENT = r"person\d+|IM-\d+"
 
 
-def write(folder, classes=("cat", "dog"), count=20, suffixes=("png",)):
+def write(folder, classes=("cat", "dog"), count=20, suffixes=("png",), first=0):
     """``count`` images a class, whose first pixel is their number."""
     for k, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for i in range(count):
-            image = np.full((10 + i, 12), 100 * k + i, np.uint8)
+            image = np.full((10 + i, 12), first + 100 * k + i, np.uint8)
             Image.fromarray(image).save(folder / name / f"{i:02}.{suffixes[i % len(suffixes)]}")
     return folder
 
@@ -65,7 +65,10 @@ def test_a_folder_without_parts_is_divided_and_its_test_images_are_always_the_sa
 
 def test_files_are_read_as_they_are_elsewhere(tmp_path):
     data = folder(write(tmp_path / "set"), tmp_path, channels=3)
-    assert data.preprocessing() == {"image_shape": [3, 8, 8], "reader": "image_file", "polarity": "light_on_dark"}
+    assert data.preprocessing() == {
+        **{"image_shape": [3, 8, 8], "reader": "image_file", "polarity": "light_on_dark"},
+        **{"fit": "stretch", "bits": 8},
+    }
 
 
 def test_a_val_folder_is_validation_or_joins_training(tmp_path):
@@ -85,7 +88,7 @@ def test_a_test_folder_alone_can_be_evaluated(tmp_path):
     data = folder(tmp_path / "set", tmp_path)
     data.prepare_data()
     assert len(data.dataset("test")) == 8
-    with pytest.raises(FileNotFoundError, match="no train/"):
+    with pytest.raises(FileNotFoundError, match="no train part"):
         data.dataset("train")
 
 
@@ -136,7 +139,7 @@ def test_the_positive_class_comes_last(tmp_path):
 
 def test_balance(tmp_path):
     write(tmp_path / "set" / "train", ("a",), 30)
-    write(tmp_path / "set" / "train", ("b",), 10)
+    write(tmp_path / "set" / "train", ("b",), 10, first=100)
     write(tmp_path / "set" / "test", ("a", "b"), 2)
     plain, weighted, sampled = (
         folder(tmp_path / "set", tmp_path, balance=balance) for balance in ("none", "weighted_loss", "sampler")
@@ -163,7 +166,7 @@ def test_balance(tmp_path):
         folder(tmp_path / "set", tmp_path, balance="some")
 
 
-def test_bad_files_stop_it_or_are_left_out(tmp_path, caplog):
+def test_bad_files_stop_it_or_are_left_out(tmp_path):
     root = write(tmp_path / "set" / "train")
     write(tmp_path / "set" / "test", count=4)
     (root / "cat" / "03.png").write_text("no picture")
@@ -177,7 +180,8 @@ def test_bad_files_stop_it_or_are_left_out(tmp_path, caplog):
         assert part in str(error.value)
     data = folder(root.parent, tmp_path, skip_bad=True)
     data.prepare_data()
-    assert "left out 3 of 40 train images" in caplog.text
+    assert "left out 3 of 40 train images that cannot be read" in data.notes
+    assert "passed over 1 files that are not read as images: 1 .txt" in data.notes
     together = sorted(contents(data, "train") + contents(data, "val"))
     assert together == sorted({*range(20), *range(100, 120)} - {3, 107, 108})
 
@@ -209,14 +213,19 @@ def test_links(tmp_path):
     [
         (lambda root: shutil.rmtree(root), {}, "^root=.*set: no such folder"),
         (lambda root: (root / "train" / "cow").mkdir(), {}, r"cow: a class folder without images"),
-        (lambda root: shutil.rmtree(root / "test" / "dog"), {}, r"test/ has the classes cat, train/ has cat, dog"),
+        (lambda root: (root / "test" / "dog").rename(root / "test" / "cow"), {}, "test/ .* cow, which train/ lacks"),
         (lambda root: [shutil.rmtree(root / p / "dog") for p in ("train", "test")], {}, "two class folders or more"),
         (lambda root: [shutil.rmtree(root / p) for p in ("train", "test")], {}, "found none"),
         (lambda root: None, {"group_pattern": r"patient\d+"}, r"^group_pattern=patient\\d\+: .*no file, such as"),
         (lambda root: None, {"group_pattern": "["}, r"^group_pattern=\[: .*no regular expression"),
         (lambda root: None, {"channels": 2}, "^channels=2: .*1, 3"),
         (lambda root: None, {"image_size": 0}, "^image_size=0"),
-        (lambda root: None, {"test_fraction": 1}, "^test_fraction=1"),
+        (lambda root: None, {"test_fraction": 1.5}, r"^test_fraction=1\.5"),
+        (lambda root: None, {"label_pattern": "("}, r"^label_pattern=\(: .*no regular expression"),
+        (lambda root: None, {"label_pattern": "cow"}, "^label_pattern=cow: .*no file, such as"),
+        (lambda root: None, {"image_size": [8]}, r"^image_size=\[8\]"),
+        (lambda root: None, {"fit": "squash"}, "^fit=squash: .*stretch, pad, crop"),
+        (lambda root: None, {"labels": "none.csv"}, "labels=.*none.csv: no such table"),
         (lambda root: None, {"root": None}, "^root=None: .*root=DIR"),
         (lambda root: None, {"skip_bad": "maybe"}, "^skip_bad=maybe: .*true or false"),
     ],

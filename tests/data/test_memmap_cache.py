@@ -11,7 +11,7 @@ from PIL import Image
 
 from imgclf.data import memmap_cache
 from imgclf.data.datasets import ImageDataset
-from imgclf.data.memmap_cache import MemmapImageDataset, decode_files, read_image
+from imgclf.data.memmap_cache import Form, MemmapImageDataset, decode_files, read_image
 
 SHAPE = (1, 8, 8)
 
@@ -26,7 +26,9 @@ def files(tmp_path):
 
 
 def build(files, tmp_path, shape=SHAPE):
-    return decode_files(files, [file.name for file in files], shape, tmp_path / "cache", "here")
+    cache, faults, bits = decode_files(files, [file.name for file in files], Form(shape), tmp_path / "cache", "here")
+    assert bits == 8
+    return cache, faults
 
 
 def values(path) -> list[int]:
@@ -37,7 +39,7 @@ def values(path) -> list[int]:
 def reads(monkeypatch):
     """Names of the files that were decoded."""
     names, read = [], read_image
-    monkeypatch.setattr(memmap_cache, "read_image", lambda file, shape: names.append(file.name) or read(file, shape))
+    monkeypatch.setattr(memmap_cache, "read_image", lambda file, *form: names.append(file.name) or read(file, *form))
     return names
 
 
@@ -117,11 +119,11 @@ def test_a_killed_builder_leaves_nothing_that_confuses_the_next(changed, files, 
     context, read = multiprocessing.get_context("fork"), read_image
     started = context.Event()
 
-    def stuck(file, shape):
+    def stuck(file, *form):
         if file.name == "3.png":
             started.set()
             time.sleep(60)
-        return read(file, shape)
+        return read(file, *form)
 
     with monkeypatch.context() as patch:
         patch.setattr(memmap_cache, "read_image", stuck)

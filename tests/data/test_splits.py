@@ -40,3 +40,42 @@ def test_impossible_shares_are_refused():
         split_holdout(torch.arange(10) % 2, 0.2, 0, ["one"] * 10)
     with pytest.raises(ValueError, match="a class has too few groups"):
         split_holdout(torch.arange(10) // 5, 0.2, 0, ["a"] * 5 + list("bcdef"))
+
+
+def test_a_rare_class_is_on_both_sides_and_a_single_image_stays():
+    labels = torch.tensor([0] * 200 + [1] * 2 + [2])
+    for seed in range(20):
+        kept, held = split_holdout(labels, 0.1, seed)
+        assert sorted(torch.cat([kept, held]).tolist()) == list(range(203))
+        assert set(labels[kept].tolist()) == {0, 1, 2}
+        assert set(labels[held].tolist()) == {0, 1}
+        assert len(held) == 21
+
+
+def test_more_classes_than_held_out_images_still_leave_every_class_in_training():
+    labels = torch.arange(100) // 2
+    kept, held = split_holdout(labels, 0.2, 0)
+    assert set(labels[kept].tolist()) == set(range(50))
+    assert len(held) == 20
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_copies_stay_on_one_side(grouped):
+    labels = torch.arange(120) % 3
+    digests = [bytes([row % 90]) for row in range(120)]  # the last thirty are copies of the first
+    groups = [f"{row // 2}" for row in range(120)] if grouped else None
+    for seed in range(5):
+        kept, held = split_holdout(labels, 0.25, seed, groups, digests)
+        assert sorted(torch.cat([kept, held]).tolist()) == list(range(120))
+        assert not {digests[row] for row in kept.tolist()} & {digests[row] for row in held.tolist()}
+        if groups:
+            assert not {groups[row] for row in kept.tolist()} & {groups[row] for row in held.tolist()}
+
+
+def test_without_copies_the_digests_change_nothing():
+    labels = torch.arange(90) % 3
+    plain, careful = (
+        split_holdout(labels, 0.2, 1),
+        split_holdout(labels, 0.2, 1, None, [bytes([row]) for row in range(90)]),
+    )
+    assert all(torch.equal(one, other) for one, other in zip(plain, careful, strict=True))

@@ -1,0 +1,84 @@
+"""What a user should know about a data set before training on it, a line each."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from imgclf.core.text import printable, some_names
+from imgclf.data.memmap_cache import MemmapImageDataset
+
+if TYPE_CHECKING:
+    from imgclf.data.datamodule import ImageDataModule
+
+FEW_IMAGES, SMALL_SHARE = 50, 0.01  # of a validation part: fewer tell little
+LARGE_SHARE = 0.8  # of a class: guessing it looks good
+LIKE_PATIENTS = re.compile(r"(?:person|patient|subject|case|pat|sub|pid|im)[-_ ]?\d+", re.IGNORECASE)
+LOOKED_AT = 200  # images or names
+
+
+def remarks(data: "ImageDataModule") -> Iterator[str]:
+    """Small or incomplete parts, unequal classes, and for image files copies, grey colours and patients."""
+    names, counts = data.class_names, {}
+    for split in ("train", "val"):
+        counts[split] = Counter(data.dataset(split).targets.tolist())
+    total, held_out = counts["train"].total(), counts["val"].total()
+    of_files = isinstance(data.dataset("train"), MemmapImageDataset)  # whose test labels need no decoding
+    for split in data.splits[1:] if of_files else ("val",):
+        present = set(data.dataset(split).targets.tolist())
+        if lacking := sorted(printable(names[label]) for label in counts["train"] if label not in present):
+            yield f"{split} has no images of {some_names(lacking)}: its metrics leave these classes out"
+    if held_out < FEW_IMAGES or held_out < SMALL_SHARE * total:
+        share = 1 / max(1, held_out)
+        yield (
+            f"only {held_out} images are for validation: an image more or less changes accuracy by {share:.1%}, so the "
+            "best epoch is chosen by chance (a larger val_fraction, or cross-validation, tells more)"
+        )
+    label, most = counts["train"].most_common(1)[0]
+    if most > LARGE_SHARE * total and data.balance == "none":
+        yield (
+            f"{most / total:.0%} of the training images are {printable(names[label])}: always to answer so has this "
+            "accuracy; balance=sampler or weighted_loss helps the others, and kappa or recall shows them"
+        )
+    by_lower_case = defaultdict(list)
+    for name in names:
+        by_lower_case[name.lower()].append(printable(name))
+    for same in by_lower_case.values():
+        if len(same) > 1:
+            yield f"the classes {' and '.join(same)} differ in case only: are they one?"
+    if of_files:
+        yield from _of_files(data)
+
+
+def _of_files(data: "ImageDataModule") -> Iterator[str]:
+    yield from _copies(data)
+    images, _ = data.dataset("train")[:LOOKED_AT]
+    if images.shape[1] == 3 and bool((images[:, :1] == images).all()):
+        yield "the images are grey: channels=1 is faster and needs fewer weights"
+    if not any(data.groups("train")):
+        found = [LIKE_PATIENTS.search(name.rpartition("/")[2]) for name in data.image_names("train")]
+        people = Counter(match[0] for match in found if match)
+        if people.total() > len(found) / 2 and 1 < len(people) < people.total():
+            yield (
+                f"file names look like patients ({people.most_common(1)[0][0]}, ...): images of one patient may be in "
+                "two splits; group_pattern keeps them together"
+            )
+
+
+def _copies(data: "ImageDataModule") -> Iterator[str]:
+    """Images with equal pixels in two splits or under two labels; hashes come from the cache, so nothing is read."""
+    places: dict[bytes, set[str]] = defaultdict(set)
+    labels: dict[bytes, set[int]] = defaultdict(set)
+    for split in data.splits:
+        dataset = data.dataset(split)
+        for digest, label in zip(dataset.digests(), dataset.targets.tolist(), strict=True):
+            places[digest].add(split)
+            labels[digest].add(label)
+    if across := [digest for digest, splits in places.items() if len(splits) > 1]:
+        splits = " and ".join(split for split in data.splits if any(split in places[digest] for digest in across))
+        yield f"{len(across)} images are in several of {splits}, pixel by pixel: their metrics are too good"
+    if unsure := sum(len(known) > 1 for known in labels.values()):
+        yield f"{unsure} images have one label here and another there, pixel by pixel"
+    total = sum(len(data.dataset(split)) for split in data.splits)
+    if len(places) < total and not across:
+        yield f"{total - len(places)} images are copies of others, pixel by pixel: all of them are in one split"
