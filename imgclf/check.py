@@ -7,10 +7,13 @@ The command takes the options of train.py. It prints how many images of each cla
 fingerprint of each split, which depends only on images, labels and classes. Then it looks at the decoded images:
   exit code 1   Files cannot be read, or images or patients (data.group_pattern) are in two splits. The first is
                 a remark with data.skip_bad=true, the second is a remark for a published data set.
-  a remark      An image has copies in its own split, or has different labels.
+  a remark      An image has copies in its own split, or has different labels; classes are unequal; and what else is
+                worth knowing before training.
+It ends with the command that trains on these data.
 """
 
 import logging
+import shlex
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -23,8 +26,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from imgclf import cli
-from imgclf.core.names import SPLITS
 from imgclf.core.text import printable
+from imgclf.data.remarks import remarks
 from imgclf.options import CONF
 
 if TYPE_CHECKING:  # lazy: the help text needs no torch
@@ -56,6 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     with cli.naming_options({"data": config.data}):
         data = instantiate(config.data, _convert_="all", _execution_whitelist_=("imgclf.data.*",))
         faults = check(data, f"data={choice}", published)
+    print("train on them:", shlex.join(["python", "train.py", *arguments]))
     if faults:
         raise ValueError(f"data={choice}: {'; '.join(faults)}: results would not be worth trusting")
 
@@ -79,13 +83,16 @@ def check(data: "ImageDataModule", title: str, published: bool) -> list[str]:
         print(text, *(f"  {printable(example)}" for example in [*examples[:listed], *more]), sep="\n")
     if not findings:
         print("no copies, nothing in two splits, nothing unreadable")
+    if "train" in data.splits:
+        for line in dict.fromkeys([*data.notes, *remarks(data)]):
+            print(line)
     return [finding.text for finding in findings if finding.fault]
 
 
 def _copies(data: "ImageDataModule", excuse: str) -> Iterator[Finding]:
     """Images with the same pixels: within a split, in two splits, and under two labels."""
     same_pixels = defaultdict(list)  # the split, name and class of every image with these pixels
-    for split in SPLITS:
+    for split in data.splits:
         images = data.dataset(split)
         for digest, name, label in zip(images.digests(), data.image_names(split), images.targets.tolist(), strict=True):
             same_pixels[digest].append((split, name, data.class_names[label]))
@@ -111,9 +118,10 @@ def _copies(data: "ImageDataModule", excuse: str) -> Iterator[Finding]:
 
 def _patients(data: "ImageDataModule", excuse: str) -> Iterator[Finding]:
     """Patients, or other groups of images, that are in two splits."""
-    counts = {split: Counter(group for group in data.groups(split) if group is not None) for split in SPLITS}
-    for split, earlier in EARLIER.items():
-        if shared := [group for group in counts[split] if any(group in counts[other] for other in earlier)]:
+    counts = {split: Counter(group for group in data.groups(split) if group is not None) for split in data.splits}
+    for split in data.splits:
+        earlier = EARLIER[split]
+        if shared := [group for group in counts[split] if any(group in counts.get(other, ()) for other in earlier)]:
             text = f"{len(shared)} patients of {split} ({sum(counts[split][group] for group in shared)} images)"
             text += f" are in {' or '.join(earlier)} too, by data.group_pattern"
             yield Finding(text + excuse, shared, not excuse)
@@ -121,13 +129,13 @@ def _patients(data: "ImageDataModule", excuse: str) -> Iterator[Finding]:
 
 def _table(data: "ImageDataModule", title: str) -> Table:
     """The number of images for each class and split, and the fingerprint of each split."""
-    counts = {split: Counter(data.dataset(split).targets.tolist()) for split in SPLITS}
-    table = Table("class", *(Column(split, justify="right") for split in SPLITS), title=title)
+    counts = {split: Counter(data.dataset(split).targets.tolist()) for split in data.splits}
+    table = Table("class", *(Column(split, justify="right") for split in data.splits), title=title)
     for number, name in enumerate(data.class_names):
-        table.add_row(escape(printable(name)), *(f"{counts[split][number]:,}" for split in SPLITS))
+        table.add_row(escape(printable(name)), *(f"{counts[split][number]:,}" for split in data.splits))
     table.add_section()
-    table.add_row("all", *(f"{counts[split].total():,}" for split in SPLITS))
-    table.add_row("fingerprint", *(data.fingerprint(split) for split in SPLITS))
+    table.add_row("all", *(f"{counts[split].total():,}" for split in data.splits))
+    table.add_row("fingerprint", *(data.fingerprint(split) for split in data.splits))
     return table
 
 

@@ -16,7 +16,7 @@ from imgclf.core.names import SPLITS
 from imgclf.core.rebuild import Rebuildable
 from imgclf.core.validation import Fraction, Positive, Seed, checked
 from imgclf.data.datasets import ImageDataset, check_images
-from imgclf.data.remarks import remarks
+from imgclf.data.remarks import copies, remarks
 from imgclf.data.samplers import EvalBatchSampler, TrainBatchSampler, make_loader
 from imgclf.data.splits import split_holdout
 from imgclf.transforms.compose import Compose
@@ -126,7 +126,7 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
 
     def remarks(self) -> list[str]:
         """What a user should know before training on the prepared data, a line each."""
-        return list(dict.fromkeys([*self.notes, *remarks(self)]))
+        return list(dict.fromkeys([*self.notes, *remarks(self), *copies(self)]))
 
     # Users of a data module call these. ---------------------------------------------------------------------------
 

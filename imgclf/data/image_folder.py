@@ -239,8 +239,10 @@ class ImageFolder(ImageDataModule):
             paths = [file.path for file in files]
             names = [os.path.relpath(path, self.folder) for path in paths]
             owner = f"{self.folder.resolve()} {part}"
-            form = Form(self.image_shape, self.fit, self.bits)
+            form, is_told = Form(self.image_shape, self.fit, self.bits), self.bits is not None
             cache, faults, self.bits = decode_files(paths, names, form, self.cache_dir, owner)
+            if self.bits > 8 and not is_told:
+                self.notes.append(f"images of 16 bits use {self.bits} of them: {2**self.bits - 1} is read as white")
             rows = torch.tensor([row for row, name in enumerate(names) if name not in faults], dtype=torch.int64)
             self._decoded[part] = MemmapImageDataset(cache, labels, rows)
             self.faults |= faults

@@ -18,7 +18,7 @@ LOOKED_AT = 200  # images or names
 
 
 def remarks(data: "ImageDataModule") -> Iterator[str]:
-    """Small or incomplete parts, unequal classes, and for image files copies, grey colours and patients."""
+    """Small or incomplete parts, unequal classes, and for image files grey colours and patients."""
     names, counts = data.class_names, {}
     for split in ("train", "val"):
         counts[split] = Counter(data.dataset(split).targets.tolist())
@@ -51,7 +51,6 @@ def remarks(data: "ImageDataModule") -> Iterator[str]:
 
 
 def _of_files(data: "ImageDataModule") -> Iterator[str]:
-    yield from _copies(data)
     images, _ = data.dataset("train")[:LOOKED_AT]
     if images.shape[1] == 3 and bool((images[:, :1] == images).all()):
         yield "the images are grey: channels=1 is faster and needs fewer weights"
@@ -65,8 +64,10 @@ def _of_files(data: "ImageDataModule") -> Iterator[str]:
             )
 
 
-def _copies(data: "ImageDataModule") -> Iterator[str]:
-    """Images with equal pixels in two splits or under two labels; hashes come from the cache, so nothing is read."""
+def copies(data: "ImageDataModule") -> Iterator[str]:
+    """Image files with equal pixels in two splits or under two labels; their hashes come from the cache."""
+    if not isinstance(data.dataset("train"), MemmapImageDataset):
+        return
     places: dict[bytes, set[str]] = defaultdict(set)
     labels: dict[bytes, set[int]] = defaultdict(set)
     for split in data.splits:

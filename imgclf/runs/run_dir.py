@@ -102,9 +102,9 @@ class RunDir:
         """Whether the run is complete, and ``config`` asks for no further epoch or split."""
         if not self.metrics_file.exists():
             return False
-        metrics, epochs = self.metrics(), config["trainer"]["max_epochs"]
-        evaluated = all(f"{split}/loss" in metrics for split in config["evaluate_on"])
-        return evaluated and epochs <= self._saved_config()["trainer"]["max_epochs"]
+        saved = self._saved_config()
+        evaluated = set(config["evaluate_on"]) <= set(saved["evaluate_on"])  # some of which the data may lack
+        return evaluated and config["trainer"]["max_epochs"] <= saved["trainer"]["max_epochs"]
 
     def check_same_options(self, config: Mapping[str, Any]) -> None:
         """Raises ValueError, which names the options that differ and may not, if a run would be continued by others."""

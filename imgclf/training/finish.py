@@ -34,7 +34,7 @@ def evaluate_best(
     """Evaluates best.ckpt, as evaluate.py does, and writes metrics.json, figures and TensorBoard's results.
 
     The first four arguments are those of ``fit``. "val" is always among the splits, because the objective is one of its
-    metrics.
+    metrics; splits that the data lack are left out.
 
     Returns:
         The content of metrics.json; None on all processes but the first: the others do nothing here.
@@ -43,7 +43,7 @@ def evaluate_best(
         return None
     with resumable(run_dir):
         predictor = load(run_dir.best, trainer.strategy.root_device)
-        evaluations = {split: evaluate(predictor, data, split) for split in SPLITS if split in {"val", *splits}}
+        evaluations = {split: evaluate(predictor, data, split) for split in data.splits if split in {"val", *splits}}
         history, names = History.of(trainer), predictor.class_names
         metrics: dict[str, Any] = {}
         for evaluation in evaluations.values():
@@ -89,7 +89,7 @@ def print_summary(run_dir: RunDir, metrics: Mapping[str, float | None], override
     path, best = shell_value(run_dir.path), shell_value(run_dir.best)
     again = shlex.join(["python", "train.py", *(word for word in overrides if not word.startswith("resume="))])
     commands = {
-        "evaluate": f"python evaluate.py ckpt={best}",
+        "evaluate": f"python evaluate.py ckpt={best}" + ("" if "test" in splits else " split=val"),
         "predict": f"python evaluate.py ckpt={best} images=PATH",
         "resume": f"{again} hydra.run.dir={path} resume=true",
         "dashboard": f"tensorboard --logdir {path}",

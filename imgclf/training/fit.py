@@ -69,6 +69,8 @@ def _prepare(
     run_dir: RunDir, data: ImageDataModule, classifier: Classifier, trainer: pl.Trainer, config: Mapping[str, Any]
 ) -> Path | None:
     """Describes the run in its folder; returns the checkpoint to go on from, or None for a new run."""
+    for remark in data.remarks():
+        log.warning(remark)
     checkpoint, step = find_checkpoint(run_dir, build_metadata(classifier, data), data)
     run_dir.metrics_file.unlink(missing_ok=True)  # that of a shorter run, which is being continued
     run_dir.write_config(config, str(trainer.strategy.root_device), resumed=checkpoint is not None)
