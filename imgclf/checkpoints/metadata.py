@@ -18,7 +18,7 @@ from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
 from imgclf.checkpoints.untrusted import check_class_names, check_config
 from imgclf.core.names import SPLITS, VERSION
 from imgclf.core.rebuild import Rebuildable
-from imgclf.data.datamodule import ImageDataModule
+from imgclf.data.datamodule import PLAIN_READING, ImageDataModule
 from imgclf.models.classifier import Classifier
 from imgclf.models.network import Network
 
@@ -33,7 +33,7 @@ def build_metadata(classifier: Classifier, data: Any = None) -> dict[str, Any]:
     """
     known_data = data if isinstance(data, ImageDataModule) else None
     network = rebuild_config(classifier.network)
-    default = {"image_shape": network["image_shape"], "reader": "auto", "polarity": "light_on_dark"}
+    default = {**PLAIN_READING, "image_shape": network["image_shape"]}
     return {
         "network": network,
         "class_names": check_class_names(list(classifier.class_names)),

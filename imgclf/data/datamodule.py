@@ -21,6 +21,7 @@ from imgclf.data.samplers import EvalBatchSampler, TrainBatchSampler, make_loade
 from imgclf.data.splits import split_holdout
 from imgclf.transforms.compose import Compose
 
+PLAIN_READING = {"reader": "auto", "polarity": "light_on_dark", "fit": "stretch", "bits": 8}
 STATISTICS_IMAGES, STATISTICS_PIXELS = 8192, 2**25  # mean and standard deviation are computed from at most as many
 
 
@@ -121,8 +122,7 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         (classes and shape decide). "polarity" is "light_on_dark", "dark_on_light" or "any". "fit" and "bits" are
         those of ``imgclf.imaging.image_files.read_image``.
         """
-        plain = {"reader": "auto", "polarity": "light_on_dark", "fit": "stretch", "bits": 8}
-        return {"image_shape": list(self.image_shape), **plain}
+        return {**PLAIN_READING, "image_shape": list(self.image_shape)}
 
     def remarks(self) -> list[str]:
         """What a user should know before training on the prepared data, a line each."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from imgclf.core.text import printable, some_names
+from imgclf.data.datasets import ImageDataset
 from imgclf.data.memmap_cache import MemmapImageDataset
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def remarks(data: "ImageDataModule") -> Iterator[str]:
     total, held_out = counts["train"].total(), counts["val"].total()
     of_files = isinstance(data.dataset("train"), MemmapImageDataset)  # whose test labels need no decoding
     for split in data.splits[1:] if of_files else ("val",):
-        present = set(data.dataset(split).targets.tolist())
+        present = set(_unread(data, split).targets.tolist())
         if lacking := sorted(printable(names[label]) for label in counts["train"] if label not in present):
             yield f"{split} has no images of {some_names(lacking)}: its metrics leave these classes out"
     if held_out < FEW_IMAGES or held_out < SMALL_SHARE * total:
@@ -71,7 +72,7 @@ def copies(data: "ImageDataModule") -> Iterator[str]:
     places: dict[bytes, set[str]] = defaultdict(set)
     labels: dict[bytes, set[int]] = defaultdict(set)
     for split in data.splits:
-        dataset = data.dataset(split)
+        dataset = _unread(data, split)
         for digest, label in zip(dataset.digests(), dataset.targets.tolist(), strict=True):
             places[digest].add(split)
             labels[digest].add(label)
@@ -80,6 +81,11 @@ def copies(data: "ImageDataModule") -> Iterator[str]:
         yield f"{len(across)} images are in several of {splits}, pixel by pixel: their metrics are too good"
     if unsure := sum(len(known) > 1 for known in labels.values()):
         yield f"{unsure} images have one label here and another there, pixel by pixel"
-    total = sum(len(data.dataset(split)) for split in data.splits)
+    total = sum(len(_unread(data, split)) for split in data.splits)
     if len(places) < total and not across:
         yield f"{total - len(places)} images are copies of others, pixel by pixel: all of them are in one split"
+
+
+def _unread(data: "ImageDataModule", split: str) -> ImageDataset:
+    """A split for its labels and hashes; the test part is not opened for its images before training has ended."""
+    return data.make_splits()[split]() if split == "test" else data.dataset(split)

@@ -69,6 +69,10 @@ class TorchvisionImages(ImageDataModule):
         names = source.classes_split_dict[self.emnist_split] if self.source == "EMNIST" else source.classes
         return [name.split(" - ")[0] for name in names if name != "N/A"]
 
+    def preprocessing(self) -> dict[str, Any]:
+        reader = "handwriting" if self.source == "EMNIST" else "auto"  # letters are read like digits
+        return {**super().preprocessing(), "reader": reader}
+
     def files(self, split: str) -> list[Path]:
         """The files that hold a split, images first."""
         if self.source == "USPS":

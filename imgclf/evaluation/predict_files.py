@@ -1,7 +1,10 @@
 """Predicts image files, and compares the predictions with labels where those are known."""
 
-import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from rich import get_console
@@ -9,7 +12,7 @@ from rich.markup import escape
 from rich.progress import track
 from torch import Tensor
 
-from imgclf.core.text import printable
+from imgclf.core.text import printable, some_names
 from imgclf.evaluation.known_labels import known_labels
 from imgclf.evaluation.report import write_figures, write_predictions
 from imgclf.figures.classification import plot_confusion_matrix, plot_predictions
@@ -19,46 +22,73 @@ from imgclf.runs.run_dir import RunDir
 
 SHOWN = 120  # images on the contact sheet
 PRINTED = 20  # predictions in the terminal
+BLOCK_SIZE = 256  # files that are decoded before the network sees them
 
-log = logging.getLogger(__name__)
+
+class _Answers(NamedTuple):
+    """What there is to say of each file; of one that cannot be read the probabilities are NaN."""
+
+    predictions: list[Prediction]
+    probabilities: Tensor
+    faults: dict[Path, str]  # of the files that cannot be read
+    seen: dict[Path, Tensor]  # the first images as the network saw them
 
 
 def predict_files(
-    run_dir: RunDir, predictor: Predictor, pattern: str, images_as: ImagesAs = "auto"
+    run_dir: RunDir,
+    predictor: Predictor,
+    images: str | Sequence[str],
+    images_as: ImagesAs = "auto",
+    unsure_below: float = 0.0,
 ) -> dict[str, float]:
-    """Predicts a file, a folder or a glob; writes predictions.csv, a contact sheet of inputs, and metrics.json.
+    """Predicts files, folders or globs; writes predictions.csv, a contact sheet of inputs, and metrics.json.
 
-    Where labels are known (``known_labels``), a confusion matrix joins them. A photograph that shows no single digit
-    counts as wrong. A file that cannot be read is left out, and a warning names it.
+    Where labels are known (``known_labels``), a confusion matrix joins them. A photograph that shows no single digit,
+    and an answer below ``unsure_below``, count as wrong. A file that cannot be read has a row that says why.
 
     Returns:
-        metrics.json: "images/count", and for labelled images "images/labelled" and "images/accuracy".
+        metrics.json: "images/count" and "images/unreadable", and for labelled images "images/labelled" and
+        "images/accuracy".
 
     Raises:
-        FileNotFoundError: nothing matches the pattern.
+        FileNotFoundError: nothing matches.
         ValueError: none of the files is a readable image.
     """
-    files, predictions, seen = _predict(predictor, pattern, images_as)
-    class_names = predictor.class_names
+    files = find_images(images)
+    answers = _predict(predictor, files, images_as, unsure_below)
+    if len(answers.faults) == len(files):
+        reason = next(iter(answers.faults.values()))
+        raise ValueError(f"images={images}: none of {len(files)} files is a readable image ({reason})")
+    class_names, predictions = predictor.class_names, answers.predictions
     labels, names = known_labels(files, class_names), [printable(file) for file in files]
-    table = write_predictions(run_dir, names, labels, predictions)
-    figures = {"predictions": plot_predictions(seen, labels, predictions, class_names)}
-    metrics = {"images/count": float(len(files))}
+    table = write_predictions(run_dir, names, labels, predictions, answers.probabilities, class_names)
+    rows = [files.index(file) for file in answers.seen]
+    inputs, shown = torch.stack([*answers.seen.values()]), [predictions[row] for row in rows]
+    title = "What the network saw, and its answers"
+    if len(files) > len(rows):
+        title += f" ({len(rows)} of {len(files):,} images)"
+    figures = {"predictions": plot_predictions(inputs, [labels[row] for row in rows], shown, class_names, title)}
+    metrics = {"images/count": float(len(files)), "images/unreadable": float(len(answers.faults))}
     lines = []
     for name, given in zip(names[:PRINTED], predictions, strict=False):
         percentage = "" if given.probability is None else f" ({given.probability:.1%})"
         lines.append(f"{name}: {given.class_name}{percentage}")
-    pairs = [(label, given.predicted) for label, given in zip(labels, predictions, strict=True) if label is not None]
-    if pairs:
+    if len(files) > PRINTED:
+        lines.append(f"... and {len(files) - PRINTED:,} more")
+    known = [(label, given) for label, given in zip(labels, predictions, strict=True) if label is not None]
+    if known:
         counts = torch.zeros(len(class_names), len(class_names), dtype=torch.int64)
-        for label, predicted in pairs:
-            if predicted is not None:
-                counts[label, predicted] += 1
-        accuracy = int(counts.trace()) / len(pairs)
-        metrics |= {"images/labelled": float(len(pairs)), "images/accuracy": accuracy}
-        title = f"{len(pairs):,} labelled images, accuracy {accuracy:.4f}"
+        for label, given in known:
+            if given.predicted is not None:
+                counts[label, given.predicted] += 1
+        accuracy = int(counts.trace()) / len(known)
+        metrics |= {"images/labelled": float(len(known)), "images/accuracy": accuracy}
+        title = f"{len(known):,} labelled images, accuracy {accuracy:.4f}"
         figures["confusion_matrix"] = plot_confusion_matrix(counts, class_names, title)
-        lines.append(f"accuracy on {len(pairs)} labelled images: {accuracy:.4f}")
+        lines.append(f"accuracy {accuracy:.4f}; images with a known label: {len(known):,}")
+    if answers.faults:
+        unread = some_names([f"{printable(file)} ({reason})" for file, reason in answers.faults.items()])
+        lines.append(f"{len(answers.faults)} of {len(files)} files cannot be read: {unread}")
     write_figures(run_dir, figures)
     run_dir.write_json("metrics.json", metrics)
     for line in [*lines, f"{len(predictions)} predictions are in {table}"]:
@@ -66,22 +96,35 @@ def predict_files(
     return metrics
 
 
-def _predict(predictor: Predictor, pattern: str, images_as: ImagesAs) -> tuple[list[Path], list[Prediction], Tensor]:
-    """The files that are readable images, the prediction of each, and the first images as the network saw them."""
-    found = find_images(pattern)
-    files, predictions, seen, errors = [], [], [], []
-    for file in track(found, "predicting", console=get_console(), transient=True):
+def _predict(predictor: Predictor, files: Sequence[Path], images_as: ImagesAs, unsure_below: float) -> _Answers:
+    """Threads decode the files, and the network sees them a block at a time."""
+
+    def read(file: Path) -> tuple[Tensor, list[str | None]] | OSError:
         try:
-            image, faults = predictor.preprocess(file, images_as)
+            return predictor.preprocess(file, images_as)
         except OSError as error:
-            errors.append(error)
-            continue
-        files.append(file)
-        predictions += predictor.predict_preprocessed(image, faults)
-        if len(seen) < SHOWN:
-            seen.append(image[0])
-    for error in errors:
-        log.warning("left out: %s", error)
-    if not files:
-        raise ValueError(f"images={pattern}: none of {len(found)} files is a readable image ({errors[0]})")
-    return files, predictions, torch.stack(seen)
+            return error
+
+    answers = _Answers([], torch.full((len(files), len(predictor.class_names)), torch.nan), {}, {})
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        blocks = range(0, len(files), BLOCK_SIZE)
+        for start in track(blocks, "predicting", console=get_console(), transient=True):
+            block = files[start : start + BLOCK_SIZE]
+            read_images = list(pool.map(read, block))
+            inputs = [image[0] for image in read_images if not isinstance(image, OSError)]
+            logits = predictor.logits(torch.cat(inputs)) if inputs else torch.empty(0, len(predictor.class_names))
+            of_readable = iter(logits.softmax(1))
+            for row, (file, image) in enumerate(zip(block, read_images, strict=True), start):
+                if isinstance(image, OSError):
+                    answers.faults[file] = str(image).removeprefix(f"{printable(file)}: ")
+                    answers.predictions.append(Prediction(None, answers.faults[file], None))
+                    continue
+                probabilities, (fault,) = next(of_readable), image[1]
+                if len(answers.seen) < SHOWN:
+                    answers.seen[file] = image[0][0]
+                if fault:
+                    answers.predictions.append(Prediction(None, fault, None))
+                else:
+                    answers.probabilities[row] = probabilities
+                    answers.predictions.extend(predictor.to_predictions(probabilities[None], unsure_below))
+    return answers

@@ -1,5 +1,6 @@
 """What an evaluation leaves behind: tables, figures, and the metrics in the terminal."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from matplotlib.figure import Figure
 from rich import get_console
 from rich.markup import escape
 from rich.table import Column, Table
+from torch import Tensor
 
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.grad_cam import plot_explanations
@@ -17,14 +19,15 @@ from imgclf.figures.style import encode_png, render
 from imgclf.inference.predictor import Prediction, Predictor
 from imgclf.runs.run_dir import RunDir
 
-PREDICTION_COLUMNS = ["file", "label", "predicted", "class_name", "probability"]
+PREDICTION_COLUMNS = ["file", "label", "label_name", "predicted", "class_name", "probability"]
 
 
 def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predictor) -> dict[str, float]:
     """Writes predictions.csv, the figures, intervals.json and metrics.json; prints the metrics and returns them."""
     class_names, split = predictor.class_names, evaluation.split
     predictions = predictor.to_predictions(evaluation.probabilities)
-    write_predictions(run_dir, evaluation.names, evaluation.labels.tolist(), predictions)
+    labels = evaluation.labels.tolist()
+    write_predictions(run_dir, evaluation.names, labels, predictions, evaluation.probabilities, class_names)
     title = f"{split.capitalize()} images as the network sees them"
     images, labels = evaluation.images.examples()
     figures = {"samples": plot_samples(images, labels, class_names, title), **result_figures(evaluation, class_names)}
@@ -73,11 +76,25 @@ def write_figures(run_dir: RunDir, figures: Mapping[str, Figure]) -> None:
 
 
 def write_predictions(
-    run_dir: RunDir, files: Sequence[str], labels: Sequence[int | None], predictions: Sequence[Prediction]
+    run_dir: RunDir,
+    files: Sequence[str],
+    labels: Sequence[int | None],
+    predictions: Sequence[Prediction],
+    probabilities: Tensor,
+    class_names: Sequence[str],
 ) -> Path:
-    """Writes predictions.csv, a row for each image. The cells of an unknown label or class stay empty."""
+    """Writes predictions.csv, a row for each image, with the probability of every class, float (N, classes).
+
+    The cells of an unknown label or class, and probabilities that are NaN, stay empty.
+    """
+    of_classes = [f"p({name})" for name in class_names]
     rows = []
-    for file, label, given in zip(files, labels, predictions, strict=True):
-        probability = None if given.probability is None else f"{given.probability:.6f}"
-        rows.append({"file": file, "label": label, **given._asdict(), "probability": probability})
-    return run_dir.write_csv("predictions.csv", PREDICTION_COLUMNS, rows)
+    for file, label, given, shares in zip(files, labels, predictions, probabilities.tolist(), strict=True):
+        row = {"file": file, "label": label, "label_name": None if label is None else class_names[label]}
+        row |= {**given._asdict(), "probability": _six_decimals(given.probability)}
+        rows.append(row | dict(zip(of_classes, map(_six_decimals, shares), strict=True)))
+    return run_dir.write_csv("predictions.csv", [*PREDICTION_COLUMNS, *of_classes], rows)
+
+
+def _six_decimals(value: float | None) -> str | None:
+    return None if value is None or math.isnan(value) else f"{value:.6f}"

@@ -68,22 +68,18 @@ def plot_mistakes(
 
 
 def plot_predictions(
-    images: Tensor, labels: Sequence[int | None], answers: Sequence[Any], class_names: Sequence[str]
+    images: Tensor, labels: Sequence[int | None], answers: Sequence[Any], class_names: Sequence[str], title: str
 ) -> Figure:
     """Shows images as the network sees them, each with its answer; a wrong answer is red and names the true class.
 
-    The images, uint8 (N, C, H, W), belong to the first N of the answers, which are Predictions, and of the labels. A
-    label is None where the true class is unknown.
+    The images are uint8 (N, C, H, W), the answers Predictions. A label is None where the true class is unknown.
     """
     captions, colours = [], []
-    for label, answer, _ in zip(labels, answers, images, strict=False):
+    for label, answer in zip(labels, answers, strict=True):
         wrong = label is not None and label != answer.predicted
         caption = f"{class_names[label]} → {answer.class_name}" if wrong else answer.class_name
         captions.append(caption + ("" if answer.probability is None else f"\n{answer.probability:.0%}"))
         colours.append(RED if wrong else "black")
-    title = "What the network saw, and its answers"
-    if len(answers) > len(images):
-        title += f" (the first {len(images)} of {len(answers):,})"
     return plot_images(images, captions, title, colours)
 
 

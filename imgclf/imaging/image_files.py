@@ -88,7 +88,7 @@ def open_image(source: Source, min_side: int, mode: str | None = None, bits: int
         if not (isinstance(source, ImageFile.ImageFile) and source.tile and source.fp):
             _check_size(source, MAX_DECODED_PIXELS)
             return _to_eight_bits(source.copy(), bits)
-        source = source.fp  # nothing is decoded yet: it is decoded as the file itself would be
+        source = source.fp  # nothing is decoded yet, so it is decoded as the file itself would be
     name = printable(source) if isinstance(source, str | Path) else "image"
     if isinstance(source, str | Path) and not Path(source).is_file():
         raise FileNotFoundError(f"{name}: no such file, or a link that leads nowhere")

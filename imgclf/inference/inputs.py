@@ -1,7 +1,6 @@
 """Turns what a user has (arrays, image files, PIL images) into inputs of a network."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,45 +8,100 @@ from PIL import Image
 from torch import Tensor
 
 from imgclf.imaging.handwriting import MNIST_SIZE, SEARCH_SIZE, read_digit
-from imgclf.imaging.image_files import open_image, read_image
+from imgclf.imaging.image_files import Fit, Source, open_image, read_image
 
 BLACK = 16  # grey levels; the border of an image of MNIST is darker
+LIGHT = 127  # grey levels; a light ground is lighter
 
 
-def arrays_to_batch(images: np.ndarray | Tensor | Sequence[np.ndarray | Tensor], channels: int) -> Tensor:
-    """One tensor (N, C, H, W) of an array (H, W), (N, H, W), (C, H, W) or (N, C, H, W), or of a list of images.
+def arrays_to_images(
+    images: np.ndarray | Tensor | Sequence[np.ndarray | Tensor], image_shape: tuple[int, int, int]
+) -> Tensor | list[Image.Image]:
+    """Images of ``image_shape`` as one tensor (N, C, H, W); images of another size or colour as PIL images.
 
-    ``channels`` is C; it tells (C, H, W) from (N, H, W).
+    Args:
+        images: one image (H, W), (H, W, C) or (C, H, W); or several, (N, H, W), (N, C, H, W) or (N, H, W, C); or a list
+            of images. uint8, or float in [0, 1].
+        image_shape: C, H, W of the network's inputs.
 
     Raises:
-        ValueError: the images are neither uint8 nor floats in [0, 1], or they have several shapes.
+        ValueError: other values, or a shape that can be read in two ways.
     """
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(np.ascontiguousarray(images))
-    if isinstance(images, Tensor):
-        batch = images
+    if isinstance(images, np.ndarray | Tensor):
+        batch = _to_tensor(images)
     else:
-        tensors = [torch.as_tensor(image) for image in images]
+        tensors = [_to_tensor(image) for image in images]
         if len({(tensor.shape, tensor.dtype) for tensor in tensors}) > 1:
-            raise ValueError("arrays of several shapes or types: give images of one shape and type at a time")
-        batch = torch.stack([tensor[None] if tensor.ndim == 2 else tensor for tensor in tensors])
-    if batch.dtype != torch.uint8 and not batch.is_floating_point():
-        raise ValueError(f"images of {batch.dtype}: give uint8, or floats in [0, 1]")
-    if batch.is_floating_point() and batch.numel() and not (batch.min() >= 0 and batch.max() <= 1):
+            found = [arrays_to_images(tensor, image_shape) for tensor in tensors]
+            return [image for one in found for image in (one if isinstance(one, list) else _to_pil(one))]
+        batch = torch.stack(tensors)
+        if batch.ndim == 4 and batch.shape[1:] != image_shape and _is_channels_last(tensors[0]):
+            batch = batch.permute(0, 3, 1, 2)
+    channels, size = image_shape[0], image_shape[1:]
+    if batch.ndim == 2:
+        batch = batch[None, None]
+    elif batch.ndim == 3:
+        if batch.shape == image_shape and channels > 1:
+            batch = batch[None]
+        elif batch.shape[1:] == size:
+            batch = batch[:, None]
+        elif _is_channels_last(batch):
+            batch = batch.permute(2, 0, 1)[None]
+        else:
+            batch = batch[None] if len(batch) == 3 else batch[:, None]
+    elif batch.ndim == 4 and batch.shape[1:] != image_shape and _is_channels_last(batch[0]):
+        batch = batch.permute(0, 3, 1, 2)
+    if batch.ndim != 4 or batch.shape[1] not in (1, 3, 4):
+        raise ValueError(f"array of shape {tuple(batch.shape)}: give (H, W), (H, W, C), (C, H, W), or several of them")
+    return batch if batch.shape[1:] == image_shape else _to_pil(batch)
+
+
+def _to_tensor(image: np.ndarray | Tensor) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image
+    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
+        raise ValueError(f"images of {tensor.dtype}: give uint8, or floats in [0, 1]")
+    if tensor.is_floating_point() and tensor.numel() and not (tensor.min() >= 0 and tensor.max() <= 1):
         raise ValueError("float images must lie in [0, 1]; give 0..255 as uint8")
-    if batch.ndim == 2 or (batch.ndim == 3 and len(batch) == channels and channels > 1):
-        batch = batch[None]
-    return batch[:, None] if batch.ndim == 3 else batch
+    return tensor
 
 
-def read_scaled(source: str | Path | Image.Image, image_shape: tuple[int, int, int]) -> tuple[Tensor, None]:
-    """An image file or PIL image, scaled to uint8 ``image_shape``; it has no fault."""
-    return torch.from_numpy(read_image(source, image_shape)), None
+def _is_channels_last(image: Tensor) -> bool:
+    """Whether an image of three axes is (H, W, C) and not (C, H, W)."""
+    first, last = image.shape[0] in (1, 3, 4), image.shape[2] in (1, 3, 4)
+    if first and last:
+        raise ValueError(f"array of shape {tuple(image.shape)}: is it (C, H, W) or (H, W, C)? give a larger image")
+    return last
 
 
-def read_photo(
-    source: str | Path | Image.Image, polarity: str, unless_scaled: bool = False
-) -> tuple[Tensor, str | None]:
+def _to_pil(batch: Tensor) -> list[Image.Image]:
+    if batch.is_floating_point():
+        batch = batch.mul(255).round().to(torch.uint8)
+    pixels = batch.permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(image[..., 0] if image.shape[2] == 1 else image) for image in pixels]
+
+
+def read_scaled(
+    source: Source,
+    image_shape: tuple[int, int, int],
+    fit: Fit = "stretch",
+    bits: int = 8,
+    *,
+    invert_light: bool = False,
+) -> tuple[Tensor, None]:
+    """An image scaled to uint8 ``image_shape``; it has no fault.
+
+    With ``invert_light`` an image on a light ground is inverted, for a network that knows light things on black.
+    """
+    pixels = read_image(source, image_shape, fit, bits)
+    if invert_light:
+        border = np.ones(pixels.shape[1:], bool)
+        border[1:-1, 1:-1] = False
+        if np.median(pixels[:, border]) > LIGHT:
+            pixels = 255 - pixels
+    return torch.from_numpy(pixels), None
+
+
+def read_photo(source: Source, polarity: str, unless_scaled: bool = False) -> tuple[Tensor, str | None]:
     """Turns a photograph of one handwritten digit into an image like MNIST's, uint8 (1, 28, 28).
 
     With the image comes the reason why the photograph shows no single digit, or None. An image like those that the

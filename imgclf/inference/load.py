@@ -67,7 +67,7 @@ def _rebuild(checkpoint: dict[str, Any], file_bytes: int) -> Predictor:
         classifier.network = _build(metadata["network"])
         classifier.load_state_dict(fitting, assign=True)
     classifier.network.to(memory_format=torch.channels_last)
-    preprocessing = {name: metadata["preprocessing"].get(name) for name in ("reader", "polarity")}
+    preprocessing = {name: metadata["preprocessing"].get(name) for name in ("reader", "polarity", "fit", "bits")}
     epoch = epoch + 1 if isinstance(epoch, int) else None
     return Predictor(classifier, image_shape, **preprocessing, metadata=metadata, epoch=epoch)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from imgclf.core.files import write_file
 from imgclf.core.metrics import decide
 from imgclf.core.names import VERSION
+from imgclf.inference.ensemble import READING
 from imgclf.inference.load import load
 from imgclf.inference.predictor import Predictor
 from imgclf.models.classifier import Classifier
@@ -34,7 +35,8 @@ def export(source: Predictor | str | Path, to: str | Path) -> float:
     not part of the graph.
 
     The file's metadata are strings: "class_names" and "image_shape" (JSON lists), "threshold", "normalize",
-    "imgclf_version" and, if the checkpoint describes it, "data": a JSON object of what the network was trained on.
+    "preprocessing" (a JSON object: how image files become inputs), "imgclf_version" and, if the checkpoint describes
+    it, "data": a JSON object of what the network was trained on.
 
     Args:
         source: what ``imgclf.load`` returns, or a checkpoint's path.
@@ -68,6 +70,7 @@ def export(source: Predictor | str | Path, to: str | Path) -> float:
         "image_shape": json.dumps(predictor.image_shape),
         "threshold": str(predictor.threshold),
         "normalize": classifier.normalize,
+        "preprocessing": json.dumps({name: getattr(given, name) for name in READING}),
         "imgclf_version": VERSION,
     }
     if isinstance(data, dict):

@@ -1,24 +1,31 @@
 """Predictions of a trained classifier: for tensors, arrays, image files and PIL images."""
 
+import functools
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
 from imgclf.core import rng
 from imgclf.core.metrics import decide
-from imgclf.core.validation import Positive, checked
+from imgclf.core.text import printable, some_names
+from imgclf.core.validation import Positive, Probability, checked
 from imgclf.imaging.handwriting import MNIST_SIZE
-from imgclf.inference.inputs import arrays_to_batch, read_photo, read_scaled
+from imgclf.imaging.image_files import Fit, Source, find_images
+from imgclf.inference.inputs import arrays_to_images, read_photo, read_scaled
 from imgclf.models.classifier import Classifier
 from imgclf.transforms.compose import Compose
 from imgclf.transforms.mixing import Mixing
 from imgclf.transforms.spatial import RandomFlip
 
+UNSURE = "unsure"
 DIGITS = [str(digit) for digit in range(10)]
 MAX_PIXELS = 2**21  # of a forward pass, so that its activations stay within a few GB
 
@@ -28,7 +35,8 @@ ImagesAs = Literal["auto", "photo", "mnist"]
 class Prediction(NamedTuple):
     """The answer for one image, as in a row of predictions.csv.
 
-    A photograph in which no single digit was found has None, what is wrong with it, and None.
+    A photograph in which no single digit was found has None, what is wrong with it, and None. An answer that is not
+    sure enough has None, "unsure" and its probability.
     """
 
     predicted: int | None  # index of the class
@@ -49,6 +57,7 @@ class Predictor:
             "auto": the latter if the network tells the ten digits apart in images of MNIST's shape.
         polarity: "light_on_dark"; "dark_on_light" if it was trained on dark digits on light paper; or "any" if it was
             trained on digits before noise or photographs.
+        fit, bits: how image files of another aspect ratio, or of 16 bits, are read (``image_files.read_image``).
         metadata: what the checkpoint says of itself (``imgclf.checkpoints.metadata``).
         epoch: the checkpoint's epoch, counted from 1.
 
@@ -66,6 +75,8 @@ class Predictor:
         batch_size: Positive | None = None,
         reader: Literal["auto", "image_file", "handwriting"] = "auto",
         polarity: Literal["light_on_dark", "dark_on_light", "any"] = "light_on_dark",
+        fit: Fit = "stretch",
+        bits: Annotated[int, Field(ge=8, le=16)] = 8,
         metadata: dict | None = None,
         epoch: int | None = None,
     ) -> None:
@@ -76,10 +87,17 @@ class Predictor:
         self.class_names = self.classifier.class_names
         self.image_shape = channels, height, width
         self.batch_size = batch_size or min(1000, max(1, MAX_PIXELS // (height * width)))
-        self.reader, self.polarity = reader, polarity
+        self.reader, self.polarity, self.fit, self.bits = reader, polarity, fit, bits
         self.metadata: dict[str, Any] = metadata or {}
         self.epoch = epoch
         self._views, self._flips, self._augmentation = 1, False, Compose()
+
+    def __repr__(self) -> str:
+        names, shape = some_names([*map(printable, self.class_names)]), "x".join(map(str, self.image_shape))
+        network = " + ".join(type(one.network).__name__ for one in self.classifiers)
+        accuracy = self.metadata.get("metrics", {}).get("val/accuracy")
+        known = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
+        return f"Predictor({network} for {len(self.class_names)} classes ({names}), images of {shape}{known})"
 
     @property
     def threshold(self) -> float:
@@ -150,34 +168,43 @@ class Predictor:
             return False
         return self.reader == "handwriting" or self.class_names == DIGITS
 
-    def predict(self, images: Any, images_as: ImagesAs = "auto") -> list[Prediction]:
-        """Predicts the class of every image; takes what ``preprocess`` takes."""
-        return self.predict_preprocessed(*self.preprocess(images, images_as))
+    @checked
+    def predict(self, images: Any, images_as: ImagesAs = "auto", unsure_below: Probability = 0.0) -> list[Prediction]:
+        """Predicts the class of every image; takes what ``preprocess`` takes.
+
+        An answer of a lower probability than ``unsure_below`` has the class name "unsure".
+        """
+        return self.predict_preprocessed(*self.preprocess(images, images_as), unsure_below)
 
     def predict_proba(self, images: Any, images_as: ImagesAs = "auto") -> Tensor:
         """Probabilities, float32 (N, classes), whose rows sum to 1; takes what ``preprocess`` takes."""
         return self.logits(self.preprocess(images, images_as)[0]).softmax(1)
 
-    def predict_preprocessed(self, inputs: Tensor, faults: Sequence[str | None]) -> list[Prediction]:
+    def predict_preprocessed(
+        self, inputs: Tensor, faults: Sequence[str | None], unsure_below: float = 0.0
+    ) -> list[Prediction]:
         """Predicts the class of every image that ``preprocess`` gave; an image with a fault has no class."""
-        answers = zip(faults, self.to_predictions(self.logits(inputs).softmax(1)), strict=True)
+        answers = zip(faults, self.to_predictions(self.logits(inputs).softmax(1), unsure_below), strict=True)
         return [Prediction(None, fault, None) if fault else prediction for fault, prediction in answers]
 
-    def to_predictions(self, probabilities: Tensor) -> list[Prediction]:
+    def to_predictions(self, probabilities: Tensor, unsure_below: float = 0.0) -> list[Prediction]:
         """One Prediction a row of float (N, classes); the checkpoint's threshold decides between two classes."""
         predicted = decide(probabilities, self.threshold)
         chosen = probabilities.gather(1, predicted[:, None])[:, 0]
-        answers = zip(predicted.tolist(), chosen.tolist(), strict=True)
-        return [Prediction(index, self.class_names[index], probability) for index, probability in answers]
+        return [
+            Prediction(None, UNSURE, probability)
+            if probability < unsure_below
+            else Prediction(index, self.class_names[index], probability)
+            for index, probability in zip(predicted.tolist(), chosen.tolist(), strict=True)
+        ]
 
     @checked
     def preprocess(self, images: Any, images_as: ImagesAs = "auto") -> tuple[Tensor, list[str | None]]:
         """Turns images into the network's inputs.
 
         Args:
-            images: a tensor or array (H, W), (N, H, W), (C, H, W) or (N, C, H, W), uint8 or float in [0, 1], of the
-                size that the network was trained on; or a list of such images; or a path or PIL image of any size, or
-                several.
+            images: an image or several: arrays or tensors (``inputs.arrays_to_images``), paths, the bytes of image
+                files, open files or PIL images; or the path of a folder, or a glob. Other sizes are scaled.
             images_as: how paths and PIL images are read. "photo": as a photograph of one digit, which is found and
                 centred as MNIST's are (``imgclf.imaging.handwriting``). "mnist": as images that are only scaled.
                 "auto": the first for a network that reads handwriting, unless it was trained on image files or the
@@ -193,19 +220,24 @@ class Predictor:
         """
         if images_as == "photo" and not self.reads_handwriting:
             raise ValueError("images_as=photo is for networks of the ten digits; leave it out for this one")
-        if isinstance(images, str | Path | Image.Image):
+        if isinstance(images, str | Path):
+            is_one = Path(images).is_file() or not (Path(images).is_dir() or set("*?[") & set(str(images)))
+            images = [images] if is_one else find_images(str(images))
+        elif isinstance(images, bytes | Image.Image) or hasattr(images, "read"):
             images = [images]
         first = next(iter(images), None) if isinstance(images, list | tuple) else images
         if isinstance(first, np.ndarray | Tensor):
-            batch = arrays_to_batch(images, channels=self.image_shape[0])
-            return batch, [None] * len(batch)
-        may_be_photo = images_as == "photo" or (images_as == "auto" and self.reader != "image_file")
-        inputs, faults = [torch.empty(0, *self.image_shape, dtype=torch.uint8)], []
-        for source in images:
-            if may_be_photo and self.reads_handwriting:
-                pixels, fault = read_photo(source, self.polarity, unless_scaled=images_as == "auto")
-            else:
-                pixels, fault = read_scaled(source, self.image_shape)
-            inputs.append(pixels[None])
-            faults.append(fault)
-        return torch.cat(inputs), faults
+            images = arrays_to_images(images, self.image_shape)
+            if isinstance(images, Tensor):
+                return images, [None] * len(images)
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, max(1, len(images)))) as pool:
+            read = list(pool.map(functools.partial(self._read, images_as), images))
+        inputs = [torch.empty(0, *self.image_shape, dtype=torch.uint8), *(pixels[None] for pixels, _ in read)]
+        return torch.cat(inputs), [fault for _, fault in read]
+
+    def _read(self, images_as: ImagesAs, source: Source) -> tuple[Tensor, str | None]:
+        is_auto = images_as == "auto" and self.reader != "image_file"
+        if self.reads_handwriting and (is_auto or images_as == "photo"):
+            return read_photo(source, self.polarity, unless_scaled=is_auto)
+        invert_light = is_auto and self.polarity == "light_on_dark"
+        return read_scaled(source, self.image_shape, self.fit, self.bits, invert_light=invert_light)

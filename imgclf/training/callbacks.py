@@ -19,7 +19,8 @@ class CheckpointMetadata(pl.Callback):
     """Puts into every checkpoint what one needs to rebuild the classifier and its preprocessing."""
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict) -> None:
-        checkpoint[METADATA_KEY] = build_metadata(pl_module, trainer.datamodule)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        checkpoint[METADATA_KEY] = {**build_metadata(pl_module, trainer.datamodule), "metrics": metrics}
 
 
 class ProgressBar(RichProgressBar):

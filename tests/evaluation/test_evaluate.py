@@ -10,7 +10,7 @@ from imgclf.data.noisy import NoisyImages
 from imgclf.evaluation.report import PREDICTION_COLUMNS
 from tests.evaluation.conftest import metrics
 
-COLUMNS_IN_CONTRACT = "file,label,predicted,class_name,probability"
+COLUMNS_IN_CONTRACT = "file,label,label_name,predicted,class_name,probability"
 
 
 @pytest.mark.draws
@@ -30,8 +30,9 @@ def test_evaluation_repeats_the_run_s_metrics_and_follows_other_variations(run, 
     assert other == pytest.approx(again, rel=1e-6)  # batches of 7 sum in another order
 
     with (tmp_path / "other" / "predictions.csv").open() as file:
-        assert file.readline().strip() == COLUMNS_IN_CONTRACT == ",".join(PREDICTION_COLUMNS)
-        rows = list(csv.DictReader(file, PREDICTION_COLUMNS))
+        of_classes = [f"p({digit})" for digit in range(10)]
+        assert file.readline().strip() == ",".join([COLUMNS_IN_CONTRACT, *of_classes])
+        rows = list(csv.DictReader(file, [*PREDICTION_COLUMNS, *of_classes]))
     images, labels = NoisyImages(base="digits", variation="basic").eval_dataset("test")[:]
     assert [int(row["file"]) for row in rows] == list(range(360))
     assert [int(row["label"]) for row in rows] == labels.tolist()

@@ -22,11 +22,22 @@ def test_predict_images(run, script, tmp_path):
     assert "broken.png" in result.out
     with (tmp_path / "predicted" / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["file"] for row in rows] == [str(folder / f"{i}.png") for i in range(5)]
-    assert [row["label"] for row in rows] == [""] * 5
+    assert [row["file"] for row in rows] == [*(str(folder / f"{i}.png") for i in range(5)), str(folder / "broken.png")]
+    assert [row["label"] for row in rows] == [""] * 6
+    assert rows[-1]["class_name"].startswith("not a readable image")
+    assert {rows[-1][column] for column in ("predicted", "probability", "p(0)", "p(9)")} == {""}
+    for row in rows[:-1]:
+        shares = [float(row[f"p({digit})"]) for digit in range(10)]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert float(row["probability"]) == pytest.approx(max(shares))
+    assert "1 of 6 files cannot be read" in result.out
+    unsure = script("evaluate.py", ckpt, f"images='{folder}'", "unsure_below=1", "hydra.run.dir=unsure")
+    assert unsure.code == 0, unsure.err
+    with (tmp_path / "unsure" / "predictions.csv").open() as file:
+        assert [row["class_name"] for row in csv.DictReader(file)][:5] == ["unsure"] * 5
 
     for pattern, message in (
-        (f"{folder}/*.gif", "no image"),
+        (f"{folder}/*.mov", "no image"),
         (f"{folder}/broken.png", "none of 1 files is a readable image"),
         ("nowhere", "no image"),
     ):
@@ -63,10 +74,11 @@ def test_labels_beside_images_give_an_accuracy_and_a_confusion_matrix(layout, ru
     right = sum(row["label"] == row["predicted"] for row in labelled)
     assert json.loads((tmp_path / "predicted" / "metrics.json").read_text()) == {
         "images/count": 13,
+        "images/unreadable": 0,
         "images/labelled": known,
         "images/accuracy": pytest.approx(right / known),
     }
-    assert f"accuracy on {known} labelled images" in result.out
+    assert f"images with a known label: {known}" in result.out
     left = {path.stem for path in (tmp_path / "predicted" / "figures").iterdir()}
     assert left == {"predictions", "confusion_matrix"}
 

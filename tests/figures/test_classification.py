@@ -79,11 +79,11 @@ class Answer:
 
 def test_predictions_name_the_true_class_of_a_wrong_answer_in_red():
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
-    answers = [Answer(0), Answer(1), Answer(3), Answer(None, None), Answer(0)]
-    figure = plot_predictions(images, [0, 0, None, None, 0], answers, NAMES)
+    answers = [Answer(0), Answer(1), Answer(3), Answer(None, None)]
+    figure = plot_predictions(images, [0, 0, None, None], answers, NAMES, "Seen")
     assert captions(figure) == ["a\n75%", "a → b\n75%", "ü\n75%", "unclear"]
     assert [text.get_color() for text in figure.axes[0].texts] == ["black", RED, "black", "black"]
-    assert "first 4 of 5" in figure.get_suptitle()
+    assert figure.get_suptitle() == "Seen"
 
 
 @pytest.fixture
