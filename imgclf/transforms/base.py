@@ -1,7 +1,14 @@
-"""Random numbers for transforms: one draw per image, on the images' device."""
+"""What random transforms share: their truth value, and random numbers, one for each image, on the images' device."""
 
 import torch
 from torch import Tensor
+
+
+class RandomTransform:
+    """A transform that is on, which means true, unless its arguments are all 0."""
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
 
 
 def uniform(count: int, images: Tensor, generator: torch.Generator) -> Tensor:
