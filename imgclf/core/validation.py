@@ -28,7 +28,6 @@ def checked(function: Function) -> Function:
     Raises:
         ValueError: "name=value: give ...", of the first argument that does not fit its annotation.
         TypeError: an argument is missing, or there is no such argument.
-
     """
     call = validate_call(config=ConfigDict(strict=True, arbitrary_types_allowed=True))(function)
     parameters = inspect.signature(function).parameters
@@ -91,11 +90,11 @@ def allowed_values(annotation: Any) -> str:
 
 def _range(limits: dict[str, Any]) -> str:
     low, above, high, below = (limits.get(name) for name in ("ge", "gt", "le", "lt"))
-    if below is not None and isinstance(below, int) and below > 2:
+    if isinstance(below, int) and below > 2:
         high, below = below - 1, None
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
     if low is not None:
-        if high is not None:
-            return f" from {low} to {high}"
         return f" from {low} up" + ("" if below is None else f" to, not including, {below}")
     if above is not None:
         return f" above {above}" if below is None else f" between {above} and {below}"

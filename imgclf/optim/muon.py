@@ -48,8 +48,7 @@ class Muon(Optimizer):
             raise ValueError(f"betas={betas}: give two numbers from 0 up to, not including, 1")
         params = list(params)
         hidden = [parameter for parameter in params if parameter.ndim in (2, 4)][:-1]
-        hidden_ids = {id(parameter) for parameter in hidden}
-        others = [parameter for parameter in params if id(parameter) not in hidden_ids]
+        others = [parameter for parameter in params if not any(parameter is weight for weight in hidden)]
         # With "fused", torch's load_state_dict keeps AdamW's step counts on the parameters' device.
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "fused": True}
         super().__init__([{"params": hidden}, {"params": others}], defaults)

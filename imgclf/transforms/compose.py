@@ -44,10 +44,7 @@ class Compose:
         return bool(self.transforms)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Applies all transforms but the mixing ones to float images (N, C, H, W) in [0, 1].
-
-        The generator must be on the images' device. Shape, dtype and range stay.
-        """
+        """Applies all but the mixing transforms to float images (N, C, H, W) in [0, 1], on the generator's device."""
         for step in self._steps:
             images = step(images, generator)
         return images

@@ -1,8 +1,4 @@
-"""Random transforms that change values and leave every pixel in its place.
-
-A transform takes float images (N, C, H, W) in [0, 1] and a generator on their device, draws anew for each image, and
-returns images of the same shape and range. Its truth value says whether it is on.
-"""
+"""Random transforms that change values and leave every pixel in its place."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imgclf.core.validation import Probability, Share, Strength, checked
-from imgclf.transforms.base import RandomTransform, per_image, symmetric, uniform
+from imgclf.transforms.draws import RandomTransform, per_image, symmetric, uniform
 
 ERASED_AREA = (0.02, 1 / 3)  # share of the image, from Zhong et al. (2020)
 ERASED_ASPECT = 3.3  # the rectangle's height divided by its width, relative to the image's, is at most this

@@ -8,15 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imgclf.core.validation import Probability, checked
-from imgclf.transforms.base import RandomTransform, per_image, uniform
+from imgclf.transforms.draws import per_image, uniform
 
 
-class Mixing(RandomTransform, ABC):
+class Mixing(ABC):
     """With probability ``p``, replaces a part of an image by the same part of another image, its partner."""
 
     @checked
     def __init__(self, p: Probability) -> None:
         self.p = p
+
+    def __bool__(self) -> bool:
+        return self.p > 0
 
     @abstractmethod
     def partner_share(self, images: Tensor, generator: torch.Generator) -> Tensor:

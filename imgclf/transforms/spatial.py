@@ -1,8 +1,4 @@
-"""Random transforms that move pixels. Around an image its outermost pixels are repeated.
-
-A transform takes float images (N, C, H, W) in [0, 1] and a generator on their device, draws anew for each image, and
-returns images of the same shape and range. Its truth value says whether it is on.
-"""
+"""Random transforms that move pixels. Around an image its outermost pixels are repeated."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imgclf.core.validation import Count, Probability, Share, Strength, checked
-from imgclf.transforms.base import RandomTransform, per_image, symmetric, uniform
+from imgclf.transforms.draws import RandomTransform, per_image, symmetric, uniform
 from imgclf.transforms.geometry import rotation, warp
 
 ELASTIC_POINTS = 5  # control points along each side
 
 
-class SpatialTransform(RandomTransform, ABC):
+class SpatialTransform(ABC):
     """A transform that says where each output pixel comes from, so that several become a single warp."""
 
     @abstractmethod
@@ -45,7 +41,7 @@ def fused(transforms: Sequence[SpatialTransform], images: Tensor, generator: tor
     return images if combined is None else warp(images, combined, padding_mode="border")
 
 
-class RandomAffine(SpatialTransform):
+class RandomAffine(RandomTransform, SpatialTransform):
     """Rotation, shift, zoom and shear about the centre.
 
     Args:
@@ -103,7 +99,7 @@ class RandomResizedCrop(SpatialTransform):
         return matrices, None
 
 
-class RandomFlip(SpatialTransform):
+class RandomFlip(RandomTransform, SpatialTransform):
     """A horizontal flip with probability ``p``, exact where no other spatial transform stands beside it.
 
     Example:
@@ -123,7 +119,7 @@ class RandomFlip(SpatialTransform):
         return _diagonal(sign, torch.ones_like(sign)), None
 
 
-class ElasticDeformation(SpatialTransform):
+class ElasticDeformation(RandomTransform, SpatialTransform):
     """A smooth random displacement (Simard et al. 2003), drawn at 5x5 points and bicubic between them.
 
     At the points its standard deviation along each axis is ``magnitude``, as a fraction of the side; between them it is

@@ -1,11 +1,14 @@
-"""What random transforms share: their truth value, and random numbers, one for each image, on the images' device."""
+"""What random transforms share: a truth value, and random numbers, one for each image, on the images' device."""
 
 import torch
 from torch import Tensor
 
 
 class RandomTransform:
-    """A transform that is on, which means true, unless its arguments are all 0."""
+    """A transform that draws anew for each image. It is on, which means true, unless its arguments are all 0.
+
+    It takes float images (N, C, H, W) in [0, 1] and a generator on their device, and returns the same shape and range.
+    """
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
