@@ -4,19 +4,16 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich import get_console
 from rich.table import Table
-from torch.utils.benchmark import Timer
 
 from imgclf import cli
 from imgclf.core.device import choose_device, shorten_steps
@@ -27,18 +24,16 @@ from imgclf.inference.predictor import Predictor
 from imgclf.models.classifier import Classifier
 from imgclf.models.cnn import CNN
 from imgclf.models.mlp import MLP
-from imgclf.training.by_hand import ByHand, Stopwatch, evaluate_by_hand, image_by_image
-from imgclf.training.random_runs import TRAIN, train, write_images
-from imgclf.transforms.backgrounds import Backgrounds, photographs
-from imgclf.transforms.variations import VARIATIONS, Variation
+from imgclf.training.by_hand import ByHand, evaluate_by_hand, image_by_image
+from imgclf.training.random_runs import train, write_images
 
 USAGE = """Measures training and evaluation on this machine, and compares them with loops written by hand, which use
 the same network, batch, precision and threads, and run in alternation. Prints tables and writes them as JSON.
 
     python -m imgclf.benchmark [quick|full] [to=benchmark.json]
 
-  quick                  twenty minutes on 2 cores: start, speed, phases of a step, variations, growth with the data,
-                         and where MNIST is (IMGCLF_DATA_DIR, else ./data) the time to 98.93% and 99% test accuracy
+  quick                  some minutes on 2 cores: the speed of training and evaluation, and where MNIST is
+                         (IMGCLF_DATA_DIR, else ./data) the time to 98.93% and 99% test accuracy
   full                   the same in more rounds and with more seeds
   to=FILE                a new file for the figures; by default there is none
 
@@ -48,7 +43,6 @@ RECIPES = ("mnist_cnn", "fashion_mlp")
 # The size of the random training set. Neither this nor a half, a quarter or a multiple of it is 60,000, because files
 # of MNIST's own size are compared with the published ones.
 IMAGES = 56_000
-GROWTH = (1, 2, 4, 8, 16)  # quarters of IMAGES
 
 Row = dict[str, Any]  # of a table: what was measured comes first, numbers follow
 
@@ -73,22 +67,12 @@ def main(arguments: list[str]) -> None:
 def benchmark(full: bool = False) -> dict[str, Any]:
     """Measures everything and prints each table when it is ready. Returns the rows of each table."""
     device, rounds = choose_device("auto"), 5 if full else 3
-    shorten_steps(device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
-    figures: dict[str, Any] = {
-        "machine": {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    }
-    get_console().print(figures["machine"])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_images(folder / "data", IMAGES)
         measurements: dict[str, Callable[[], list[Row]]] = {
-            "start": lambda: start(folder),
             "training": lambda: combined([training(folder, device) for _ in range(rounds)]),
             "evaluation": lambda: evaluation(folder, device, 3 * rounds),
-            "phases of a training step": lambda: phases(folder, device),
-            "variations": lambda: variations(device),
-            "growth with the data": lambda: combined([growth(folder, turn % 2 == 1) for turn in range(rounds)]),
         }
         if (raw := Path(os.environ.get("IMGCLF_DATA_DIR", "data")) / "MNIST" / "raw").is_dir():
             seeds = range(1, 6 if full else 2)
@@ -97,12 +81,22 @@ def benchmark(full: bool = False) -> dict[str, Any]:
             )
         else:
             get_console().print(f"no MNIST in {raw}: the time to an accuracy is not measured")
-        for title, measure in measurements.items():
-            figures[title] = rows = measure()
-            table = Table(*rows[0], title=title.capitalize())
-            for row in rows:
-                table.add_row(*(value if isinstance(value, str) else f"{value:,.4g}" for value in row.values()))
-            get_console().print(table)
+        return measure(measurements, device)
+
+
+def measure(measurements: dict[str, Callable[[], list[Row]]], device: torch.device) -> dict[str, Any]:
+    """Names the machine, then measures table by table and prints each. Returns all of it by title."""
+    shorten_steps(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
+    machine = {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    figures: dict[str, Any] = {"machine": machine}
+    get_console().print(machine)
+    for title, rows_of in measurements.items():
+        figures[title] = rows = rows_of()
+        table = Table(*rows[0], title=title.capitalize())
+        for row in rows:
+            table.add_row(*(value if isinstance(value, str) else f"{value:,.4g}" for value in row.values()))
+        get_console().print(table)
     return figures
 
 
@@ -115,23 +109,6 @@ def combined(rounds: list[list[Row]], average: Callable[[list[float]], float] = 
         }
         for rows in zip(*rounds, strict=True)
     ]
-
-
-def start(folder: Path) -> list[Row]:
-    """Seconds that commands take, from the shell's point of view."""
-    script = str(TRAIN)
-    commands = {
-        "import torch": ("-c", "import torch"),
-        "import lightning.pytorch": ("-c", "import lightning.pytorch"),
-        "train.py --help": (script, "--help"),
-        "train.py with a misspelt option": (script, "trainer.max_epoch=1"),
-        "train.py, one epoch of an MLP on 1,797 digits": (script, "data=digits", "model=mlp", "trainer.max_epochs=1"),
-    }
-
-    def run(words: tuple[str, ...]) -> None:
-        subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, check=False)
-
-    return [{"what": name, "seconds": min(seconds(run, words) for _ in range(2))} for name, words in commands.items()]
 
 
 def training(folder: Path, device: torch.device) -> list[Row]:
@@ -157,62 +134,13 @@ def evaluation(folder: Path, device: torch.device, rounds: int) -> list[Row]:
     images, labels = data.dataset("test")[:]
     networks = {"cnn": CNN().to(device), "mlp": MLP().to(device)}
 
-    def measure(name: str) -> Row:
+    def one_round(name: str) -> Row:
         predictor = Predictor(Classifier(networks[name], data.class_names).to(device), (1, 28, 28))
         ours = len(labels) / seconds(evaluate, predictor, data, "test")
         by_hand = len(labels) / seconds(evaluate_by_hand, networks[name], images, labels, device)
         return {"network": name, "evaluate, images/s": ours, "by hand, images/s": by_hand, "ratio": ours / by_hand}
 
-    return combined([[measure(name) for name in networks] for _ in range(rounds)])
-
-
-def phases(folder: Path, device: torch.device) -> list[Row]:
-    """The share of each phase in a training step of train.py, measured in the loop by hand; the rest is framework."""
-    recipe = ("experiment=noisy_mnist_cnn", "data.variation=rot-back-image")
-    run = train(folder, *recipe, "trainer.max_epochs=3", "evaluate_on=[val]", f"data_dir={folder / 'data'}")
-    loop = ByHand(run["config"], device, IMAGES, Variation("rot-back-image", Backgrounds(photographs("train"))))
-    loop.epoch()
-    watch = Stopwatch(device)
-    loop.epoch(watch)
-    step = loop.batch_size / speed(run)
-    steps = -(-IMAGES // loop.batch_size)
-    parts = {phase: watch.seconds[phase] / steps for phase in ByHand.PHASES}
-    parts["framework"] = step - sum(parts.values())
-    return [{"phase": phase, "ms": 1000 * value, "share of the step": value / step} for phase, value in parts.items()]
-
-
-def variations(device: torch.device) -> list[Row]:
-    """The speed of each variation on batches of 256."""
-    generator, images = torch.Generator(device).manual_seed(0), torch.rand(256, 1, 28, 28, device=device)
-    rows = []
-    for name in VARIATIONS[1:]:
-        variation = Variation(name, Backgrounds(photographs("train")) if name.endswith("image") else None)
-        timer = Timer("variation(images, generator)", globals=locals(), num_threads=torch.get_num_threads())
-        rows.append({"variation": name, "images/s": len(images) / timer.blocked_autorange(min_run_time=0.3).median})
-    return rows
-
-
-def growth(folder: Path, backwards: bool) -> list[Row]:
-    """Time and memory by the size of the training set. Ratios are within one round because a machine's speed drifts."""
-    runs = {}
-    for factor in GROWTH[:: -1 if backwards else 1]:
-        write_images(folder / "growing", factor * IMAGES // 4)
-        epochs = f"trainer.max_epochs={2 + GROWTH[-1] // factor}"  # every size trains on about as many images
-        options = ("experiment=mnist_cnn", epochs, "evaluate_on=[val]", "callbacks.dashboard=null")
-        runs[factor] = train(folder, *options, f"data_dir={folder / 'growing'}")
-    epochs = {
-        factor: statistics.median(after["seconds"] - before["seconds"] for before, after in pairwise(run["rows"]))
-        for factor, run in runs.items()
-    }
-    return [
-        {
-            "training images": factor * IMAGES // 4 * 9 // 10,
-            "seconds an epoch": epochs[factor],
-            "against the smallest, an image": epochs[factor] / factor / epochs[1],
-            "peak MiB": runs[factor]["memory"],
-        }
-        for factor in GROWTH
-    ]
+    return combined([[one_round(name) for name in networks] for _ in range(rounds)])
 
 
 def accuracy(folder: Path, seed: int, seeds: int) -> list[Row]:

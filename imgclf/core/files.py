@@ -1,4 +1,4 @@
-"""The folder a run leaves behind: claimed by one run only, every file written whole."""
+"""Files that are written whole or not at all."""
 
 import contextlib
 import csv
@@ -25,12 +25,8 @@ def write_file(path: Path, data: str | bytes) -> Path:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
-    return write_file(path, _csv(columns, rows))
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    return write_file(path, text.getvalue())

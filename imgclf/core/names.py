@@ -16,8 +16,7 @@ class Metric:
         function: a name in ``torchmetrics.functional.classification``. A function "multiclass_..." serves any number of
             classes and is given ``num_classes``; a function "binary_..." serves two classes only.
         options: further arguments of the function.
-        takes_scores: whether the function takes the positive class's probabilities instead of the predicted classes.
-        lower_is_better: whether a smaller value means a better network.
+        takes_scores: whether it takes the positive class's probabilities instead of the predicted classes.
     """
 
     function: str
@@ -52,13 +51,5 @@ OBJECTIVES = (*(f"val/{name}" for name in METRICS), *BINARY_OBJECTIVES)
 
 
 def better(objective: str) -> Literal["min", "max"]:
-    """Whether a low or a high value of a metric is better.
-
-    Args:
-        objective: a metric with its split, such as "val/accuracy".
-
-    Example:
-        >>> better("val/loss")
-        'min'
-    """
+    """Whether a low or a high value of a metric with its split, such as "val/accuracy", is better."""
     return "min" if objective.rpartition("/")[2] in LOWER_IS_BETTER else "max"

@@ -8,16 +8,9 @@ class Rebuildable:
     """Remembers its constructor's arguments, so that a checkpoint can name them and rebuild the object elsewhere.
 
     Arguments should be numbers, strings and lists: nothing else can be kept in a checkpoint.
-
-    Attributes:
-        init_args: argument name to value, defaults included, ``**options`` among them.
-
-    Example:
-        >>> CNN(channels=[8], dropout=0.1).init_args["channels"]
-        [8]
     """
 
-    init_args: dict[str, Any]
+    init_args: dict[str, Any]  # by name, with defaults, and with ``**options`` among them
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         self = super().__new__(cls)

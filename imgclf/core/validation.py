@@ -28,12 +28,6 @@ def checked(function: Function) -> Function:
     Raises:
         ValueError: "name=value: give ...", of the first argument that does not fit its annotation.
         TypeError: an argument is missing, or there is no such argument.
-
-    Example:
-        >>> @checked
-        ... def blur(sigma: Strength = 0.0): ...
-        >>> blur(sigma=-1)
-        ValueError: sigma=-1: give a number from 0 up
     """
     call = validate_call(config=ConfigDict(strict=True, arbitrary_types_allowed=True))(function)
     parameters = inspect.signature(function).parameters
@@ -49,9 +43,7 @@ def checked(function: Function) -> Function:
             given = {**dict(zip(parameters, arguments, strict=False)), **options}
             if name not in parameters or name not in given:
                 raise TypeError(f"{function.__qualname__}: {name}: {fault['msg'].lower()}") from error
-            allowed = allowed_values(parameters[name].annotation) or fault["msg"]
-            verb = "choose" if allowed.startswith("one of") else "give"
-            raise ValueError(f"{name}={given[name]}: {verb} {allowed}") from error
+            raise ValueError(_advice(name, given[name], parameters[name].annotation, fault["msg"])) from error
 
     return checking  # pyrefly: ignore[bad-return]
 
@@ -62,20 +54,19 @@ def describe_fault(error: ValidationError, model: type[BaseModel]) -> str:
     A fault of a list's element is told as one of the list.
     """
     fault = error.errors(include_url=False)[0]
-    annotation, names, value = model, [], None
+    annotation, names = model, []
     for name in fault["loc"]:
-        fields = get_type_hints(annotation, include_extras=True) if _is_model(annotation) else {}
-        if name not in fields:
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             break
-        annotation = fields[name]
         names.append(str(name))
+        annotation = get_type_hints(annotation, include_extras=True)[names[-1]]
     value = "nothing" if fault["type"] == "missing" else fault["input"]
-    allowed = allowed_values(annotation) or fault["msg"].lower()
-    return f"{'.'.join(names)}={value}: {'choose' if allowed.startswith('one of') else 'give'} {allowed}"
+    return _advice(".".join(names), value, annotation, fault["msg"].lower())
 
 
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _advice(name: str, value: object, annotation: Any, otherwise: str) -> str:
+    allowed = allowed_values(annotation) or otherwise
+    return f"{name}={value}: {'choose' if allowed.startswith('one of') else 'give'} {allowed}"
 
 
 def allowed_values(annotation: Any) -> str:
@@ -99,11 +90,11 @@ def allowed_values(annotation: Any) -> str:
 
 def _range(limits: dict[str, Any]) -> str:
     low, above, high, below = (limits.get(name) for name in ("ge", "gt", "le", "lt"))
-    if below is not None and isinstance(below, int) and below > 2:
+    if isinstance(below, int) and below > 2:
         high, below = below - 1, None
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
     if low is not None:
-        if high is not None:
-            return f" from {low} to {high}"
         return f" from {low} up" + ("" if below is None else f" to, not including, {below}")
     if above is not None:
         return f" above {above}" if below is None else f" between {above} and {below}"

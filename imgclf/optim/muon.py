@@ -27,13 +27,9 @@ class Muon(Optimizer):
 
     Args:
         params: the network's parameters, in order: the last matrix is the head.
-        lr: learning rate.
-        weight_decay: decoupled weight decay, as in AdamW.
+        weight_decay: decoupled, as in AdamW.
         momentum: Nesterov momentum of the hidden weights, in [0, 1).
         betas: AdamW's two betas, for the other parameters, in [0, 1).
-
-    Raises:
-        ValueError: an argument out of range.
 
     Example:
         >>> optimizer = Muon(network.parameters(), lr=5e-3)
@@ -52,52 +48,43 @@ class Muon(Optimizer):
             raise ValueError(f"betas={betas}: give two numbers from 0 up to, not including, 1")
         params = list(params)
         hidden = [parameter for parameter in params if parameter.ndim in (2, 4)][:-1]
-        hidden_ids = {id(parameter) for parameter in hidden}
-        others = [parameter for parameter in params if id(parameter) not in hidden_ids]
+        others = [parameter for parameter in params if not any(parameter is weight for weight in hidden)]
         # With "fused", torch's load_state_dict keeps AdamW's step counts on the parameters' device.
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "fused": True}
         super().__init__([{"params": hidden}, {"params": others}], defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Updates all parameters that have a gradient.
-
-        Args:
-            closure: computes the gradients and returns the loss. Without it, the gradients are there already.
-
-        Returns:
-            The closure's loss; None without a closure.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        """Updates all parameters that have a gradient; a closure computes the gradients first and gives the loss."""
+        with torch.enable_grad():
+            loss = closure() if closure else None
         hidden, others = self.param_groups
         self._step_hidden(hidden)
         self._step_others(others)
         return loss
 
     def _step_hidden(self, group: dict[str, Any]) -> None:
-        for weight, gradient in _with_gradients(group):
-            state = self.state[weight]
-            if not state:
-                state["momentum"] = torch.zeros_like(weight)
-            momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
-            nesterov = gradient.lerp(momentum, group["momentum"]).flatten(1)
+        for weight in group["params"]:
+            if weight.grad is None:
+                continue
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+            momentum = self.state[weight]["momentum"].lerp_(weight.grad, 1 - group["momentum"])
+            nesterov = weight.grad.lerp(momentum, group["momentum"]).flatten(1)
             size = 0.2 * math.sqrt(max(nesterov.shape))
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             weight.add_(orthogonal(nesterov).view_as(weight), alpha=-group["lr"] * size)
 
     def _step_others(self, group: dict[str, Any]) -> None:
-        pairs = _with_gradients(group)
-        for parameter, _ in pairs:
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        for parameter in parameters:
             if not self.state[parameter]:
                 zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
                 self.state[parameter].update(zeros, step=torch.zeros((), device=parameter.device))
-        states = [self.state[parameter] for parameter, _ in pairs]
+        states = [self.state[parameter] for parameter in parameters]
         adamw(
-            params=[parameter for parameter, _ in pairs],
-            grads=[gradient for _, gradient in pairs],
+            params=parameters,
+            grads=[parameter.grad for parameter in parameters],
             exp_avgs=[state["exp_avg"] for state in states],
             exp_avg_sqs=[state["exp_avg_sq"] for state in states],
             max_exp_avg_sqs=[],
@@ -114,21 +101,15 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Approximates the orthogonal matrix nearest to a matrix, by Newton-Schulz iterations.
+    """Approximates the orthogonal matrix nearest to a float (M, N) matrix, by Newton-Schulz iterations.
 
-    Each iteration multiplies by a polynomial in the Gram matrix. The polynomials are multiplied with each other first,
-    because a kernel's Gram matrix is several times smaller than the kernel.
-
-    Args:
-        matrix: float (M, N), with the singular value decomposition U S V^T.
-
-    Returns:
-        About U V^T: its singular values are between 0.6 and 1.3, except where S is close to 0.
+    The result's singular values are between 0.6 and 1.3, except where the matrix's own are close to 0.
     """
     a, b, c = QUINTIC
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     wide = wide / wide.norm().clamp_min(1e-7)
     gram, product = wide @ wide.T, torch.eye(len(wide), dtype=wide.dtype, device=wide.device)
+    # A polynomial in the Gram matrix, which is several times smaller than a kernel, is the product of all iterations.
     for _ in range(ITERATIONS):
         factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal().add_(a)
@@ -136,7 +117,3 @@ def orthogonal(matrix: Tensor) -> Tensor:
         gram = factor @ gram @ factor
     wide = product @ wide
     return wide.T if matrix.shape[0] > matrix.shape[1] else wide
-
-
-def _with_gradients(group: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
-    return [(parameter, parameter.grad) for parameter in group["params"] if parameter.grad is not None]

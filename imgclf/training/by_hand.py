@@ -1,8 +1,7 @@
 """Training and evaluation without any framework, on images held in memory: what the benchmark compares with."""
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +14,15 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from imgclf.checkpoints.metadata import network_classes
 from imgclf.core.device import choose_precision
-from imgclf.transforms.variations import Variation
-
-
-class Stopwatch:
-    """Adds up seconds by phase, the device's work included.
-
-    Attributes:
-        seconds: the name of a phase to its seconds so far.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.device, self.last = device, time.perf_counter()
-
-    def lap(self, phase: str) -> None:
-        """Ends a phase, which began where the one before ended."""
-        if self.device.type != "cpu":
-            torch.get_device_module(self.device).synchronize()
-        now = time.perf_counter()
-        self.seconds[phase] += now - self.last
-        self.last = now
 
 
 class ByHand:
-    """A recipe's training loop: random images lie on the device, and a batch is one indexing operation.
+    """The training loop of a recipe, which its resolved configuration describes.
 
-    Args:
-        config: the recipe's resolved configuration.
-        device: where to train.
-        size: how many images.
-        variation: turns clean images into noisy ones in every batch.
+    ``size`` random images lie on the device, and a batch is one indexing operation.
     """
 
-    PHASES = ("data", "variation", "forward", "backward", "optimizer")
-
-    def __init__(
-        self, config: dict[str, Any], device: torch.device, size: int, variation: Variation | None = None
-    ) -> None:
+    def __init__(self, config: dict[str, Any], device: torch.device, size: int) -> None:
         layout = {"image_shape": [1, 28, 28], "num_classes": 10, "_convert_": "all"}
         network = instantiate(config["model"], **layout, _execution_whitelist_=network_classes())
         self.network = network.to(device, memory_format=torch.channels_last)
@@ -60,27 +30,29 @@ class ByHand:
         self.optimizer = factory(network.parameters())
         self.loss = nn.CrossEntropyLoss(label_smoothing=config["loss"]["label_smoothing"])
         self.mixed = choose_precision(config["trainer"]["precision"], device) == "bf16-mixed"
-        self.batch_size, self.device, self.variation = config["data"]["batch_size"], device, variation
+        self.batch_size, self.device = config["data"]["batch_size"], device
         self.images = torch.randint(0, 256, (size, 1, 28, 28), dtype=torch.uint8, device=device)
         self.labels = torch.randint(0, 10, (size,), device=device)
-        self.generator = torch.Generator(device).manual_seed(0)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch's batches in random order: images, float in [0, 1], and labels."""
         for rows in torch.randperm(len(self.images), device=self.device).split(self.batch_size):
             yield self.images[rows].float().div_(255), self.labels[rows]
 
-    def epoch(self, watch: Stopwatch | None = None, batches: Iterable[tuple[Tensor, Tensor]] | None = None) -> float:
-        """Trains for an epoch, on ``batches`` instead of its own if they are given. Returns images per second."""
-        lap = watch.lap if watch else lambda phase: None
+    def epoch(
+        self,
+        batches: Iterable[tuple[Tensor, Tensor]] | None = None,
+        lap: Callable[[str], object] = lambda phase: None,
+    ) -> float:
+        """Trains for an epoch, on ``batches`` instead of its own if they are given. Returns images per second.
+
+        At the end of each phase of a step, ``lap`` is called with the phase's name.
+        """
         total, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         seen, start = 0, time.perf_counter()
         for images, labels in batches or self.batches():
             images, labels, seen = images.to(self.device), labels.to(self.device), seen + len(labels)
             lap("data")
-            if self.variation:
-                images = self.variation(images, self.generator)
-            lap("variation")
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
                 logits = self.network((images - 0.13) / 0.31)
             loss = self.loss(logits.float(), labels)
@@ -96,9 +68,7 @@ class ByHand:
 
 
 def image_by_image(data_dir: Path, batch_size: int) -> DataLoader:
-    """6,000 images of MNIST, read as most templates do (pytorch/examples, lightning-hydra-template): torchvision's
-    transforms are called for every image.
-    """
+    """6,000 images of MNIST, for each of which torchvision's transforms are called, as in most templates."""
     images = MNIST(str(data_dir), transform=Compose([ToTensor(), Normalize((0.1307,), (0.3081,))]))
     return DataLoader(Subset(images, range(min(len(images), 6000))), batch_size, shuffle=True)
 

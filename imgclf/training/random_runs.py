@@ -32,14 +32,11 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def train(folder: Path, *options: str) -> dict[str, Any]:
-    """Runs train.py in a process of its own.
+    """Runs train.py in a process of its own. OSError holds the output of one that failed.
 
     Returns:
         "config" as resolved, the "metrics" of metrics.json, the "rows" of metrics.csv, the "seconds" that the process
         took, and its peak "memory" in MiB.
-
-    Raises:
-        OSError: the process failed. The message holds its output.
     """
     with tempfile.TemporaryDirectory(dir=folder) as place:
         run, log, begin = Path(place) / "run", Path(place) / "log", time.perf_counter()
@@ -50,12 +47,11 @@ def train(folder: Path, *options: str) -> dict[str, Any]:
         seconds = time.perf_counter() - begin
         if status:
             raise OSError(f"{' '.join(command)} failed: {log.read_text().strip()}")
-        with (run / "metrics.csv").open() as file:
-            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        table = csv.DictReader((run / "metrics.csv").read_text().splitlines())
         return {
             "config": OmegaConf.to_container(OmegaConf.load(run / "config.yaml")),
             "metrics": json.loads((run / "metrics.json").read_text()),
-            "rows": rows,
+            "rows": [{name: float(value) for name, value in row.items() if value} for row in table],
             "seconds": seconds,
             "memory": usage.ru_maxrss / 1024,
         }

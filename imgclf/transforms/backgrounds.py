@@ -25,38 +25,35 @@ class Backgrounds:
     A photograph is drawn uniformly, then one of its patches, uniformly among those that vary enough.
 
     Args:
-        photographs: grey images, uint8 arrays (H, W), each at least ``size`` on both sides.
+        photographs: grey images, uint8 arrays (H, W), each at least ``size`` pixels wide and high.
         size: side of a patch, in pixels.
 
     Raises:
         ValueError: no photograph has a patch that varies enough.
 
     Example:
-        >>> backgrounds = Backgrounds(photographs("train"))
-        >>> patches = backgrounds.sample(10, torch.Generator().manual_seed(0))
+        >>> patches = Backgrounds(photographs("train")).sample(10, torch.Generator().manual_seed(0))
     """
 
     def __init__(self, photographs: list[np.ndarray], size: int = SMALLEST_SIDE) -> None:
         width = max(photo.shape[1] for photo in photographs)
-        strip, places, top = [], [], 0
+        # The photographs stand below each other in one strip, so that a patch is a first pixel plus fixed offsets.
+        strip = np.concatenate([np.pad(photo, ((0, 0), (0, width - photo.shape[1]))) for photo in photographs])
+        places, top = [], 0
         for photo in photographs:
             rows, columns = np.nonzero(_deviation(photo, size) >= LEAST_DEVIATION)
-            if not len(rows):
-                continue
-            places.append((rows + top) * width + columns)
-            strip.append(np.pad(photo, ((0, 0), (0, width - photo.shape[1]))))
-            top += photo.shape[0]
-        if not strip:
+            if len(rows):
+                places.append((rows + top) * width + columns)
+            top += len(photo)
+        if not places:
             raise ValueError(f"no photograph has a {size}x{size} patch with enough contrast for a background")
-        counts = torch.tensor([len(place) for place in places])
         offset = torch.arange(size)
         self.size = size
-        # The photographs stand below each other in one flat strip, so that a patch is a first pixel plus fixed offsets.
-        self._pixels = torch.from_numpy(np.concatenate(strip).reshape(-1))
+        self._pixels = torch.from_numpy(strip)
         self._offsets = (offset[:, None] * width + offset).reshape(-1)
         self._places = torch.from_numpy(np.concatenate(places)).int()  # first pixels, photograph after photograph
-        self._counts = counts
-        self._starts = counts.cumsum(0) - counts
+        self._counts = torch.tensor([len(place) for place in places])
+        self._starts = self._counts.cumsum(0) - self._counts
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """uint8 patches (count, 1, size, size), on the generator's device."""
@@ -80,23 +77,17 @@ def photographs(split: str, backgrounds: str | None = None) -> list[np.ndarray]:
     Raises:
         FileNotFoundError: the folder does not exist.
         ValueError: it has fewer than two images, or one that is unreadable or smaller than 28x28 pixels.
-
-    Example:
-        >>> len(photographs("train")), len(photographs("eval"))
-        (13, 4)
     """
     if backgrounds is None:
         import skimage.data  # lazy: only back-image needs it
 
         files = [Path(skimage.data.data_dir) / name for name in BUNDLED]
+    elif not Path(backgrounds).is_dir():
+        raise FileNotFoundError(f"backgrounds={backgrounds}: no such folder")
     else:
-        if not Path(backgrounds).is_dir():
-            raise FileNotFoundError(f"backgrounds={backgrounds}: no such folder")
         files = sorted(path for path in Path(backgrounds).iterdir() if path.suffix.lower() in SUFFIXES)
         if len(files) < 2:
-            raise ValueError(
-                f"backgrounds={backgrounds}: it has {len(files)} images; training and evaluation need one each"
-            )
+            raise ValueError(f"backgrounds={backgrounds}: it has {len(files)} images, give it two or more")
     chosen = [file for index, file in enumerate(files) if (index % 4 == 1) == (split == "eval")]
     return [_read(file) for file in chosen]
 
@@ -113,12 +104,9 @@ def _read(file: Path) -> np.ndarray:
 
 
 def _deviation(photo: np.ndarray, size: int) -> np.ndarray:
-    """Standard deviation of each size x size patch, at the patch's first pixel."""
+    """Standard deviation of each size x size patch, at the patch's first pixel, from summed-area tables."""
     values = photo.astype(np.float64)
-    return np.sqrt(np.maximum(_mean(values**2, size) - _mean(values, size) ** 2, 0))
-
-
-def _mean(values: np.ndarray, size: int) -> np.ndarray:
-    """Mean of each size x size patch, from a summed-area table."""
-    table = np.pad(values.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    return (table[size:, size:] - table[:-size, size:] - table[size:, :-size] + table[:-size, :-size]) / size**2
+    table = np.pad(np.stack([values, values**2], -1).cumsum(0).cumsum(1), ((1, 0), (1, 0), (0, 0)))
+    sums = table[size:, size:] - table[:-size, size:] - table[size:, :-size] + table[:-size, :-size]
+    mean, mean_square = np.moveaxis(sums / size**2, -1, 0)
+    return np.sqrt(np.maximum(mean_square - mean**2, 0))

@@ -1,6 +1,7 @@
 """Several transforms as one; what the data module applies to training batches on their device."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -8,18 +9,15 @@ import torch
 from torch import Tensor
 
 from imgclf.transforms.mixing import Mixing, mix
-from imgclf.transforms.spatial import FusedWarp, SpatialTransform
+from imgclf.transforms.spatial import SpatialTransform, fused
 
 
 class Compose:
     """Applies transforms in their order; consecutive spatial transforms share one interpolation.
 
     Args:
-        transforms: each a callable (images, generator) -> images, or a ``Mixing``. Those that are off, which means
-            false, are left out.
-
-    Attributes:
-        transforms: those that are on.
+        transforms: each a callable (images, generator) -> images, or a ``Mixing``. The attribute of this name has
+            those that are on, which means true.
 
     Raises:
         ValueError: the probabilities of mixing transforms are more than 1 in sum.
@@ -33,25 +31,20 @@ class Compose:
     def __init__(self, transforms: Sequence[Callable[..., Any]] = ()) -> None:
         self.transforms = [transform for transform in transforms if transform]
         self._mixing = [transform for transform in self.transforms if isinstance(transform, Mixing)]
-        self._steps = _fuse([transform for transform in self.transforms if not isinstance(transform, Mixing)])
+        self._steps: list[Callable[..., Tensor]] = []
+        others = [transform for transform in self.transforms if not isinstance(transform, Mixing)]
+        for are_spatial, group in groupby(others, lambda transform: isinstance(transform, SpatialTransform)):
+            neighbours: list[Any] = list(group)
+            self._steps += [partial(fused, neighbours)] if are_spatial and len(neighbours) > 1 else neighbours
         if sum(transform.p for transform in self._mixing) > 1:
             given = " and ".join(f"p={transform.p} of {type(transform).__name__}" for transform in self._mixing)
             raise ValueError(f"{given}: an image gets one of them, give at most 1 in sum")
 
     def __bool__(self) -> bool:
-        """Whether any transform is on."""
         return bool(self.transforms)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Applies all transforms but the mixing ones.
-
-        Args:
-            images: float (N, C, H, W) in [0, 1].
-            generator: on the images' device.
-
-        Returns:
-            The same shape, dtype and range.
-        """
+        """Applies all but the mixing transforms to float images (N, C, H, W) in [0, 1], on the generator's device."""
         for step in self._steps:
             images = step(images, generator)
         return images
@@ -64,10 +57,7 @@ class Compose:
 
 
 def compose(**named: Callable[..., Any] | None) -> Compose:
-    """Composes transforms in the order of their names; conf/augmentation is instantiated by it.
-
-    Args:
-        named: a transform for each name; None leaves it out.
+    """Composes transforms in the order they are named; None leaves one out. conf/augmentation is instantiated by it.
 
     Raises:
         ValueError: a value is no transform, or the probabilities of mixing transforms are more than 1 in sum.
@@ -80,11 +70,3 @@ def compose(**named: Callable[..., Any] | None) -> Compose:
         if transform is not None and not callable(transform):
             raise ValueError(f"{name}={transform}: give a transform with a _target_, or null")
     return Compose([transform for transform in named.values() if transform is not None])
-
-
-def _fuse(transforms: Sequence[Callable[..., Any]]) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
-    steps: list[Callable[..., Any]] = []
-    for are_spatial, group in groupby(transforms, lambda transform: isinstance(transform, SpatialTransform)):
-        neighbours: list[Any] = list(group)
-        steps += [FusedWarp(neighbours)] if are_spatial and len(neighbours) > 1 else neighbours
-    return steps

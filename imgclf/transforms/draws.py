@@ -1,7 +1,17 @@
-"""Random numbers for transforms: one draw per image, on the images' device."""
+"""What random transforms share: a truth value, and random numbers, one for each image, on the images' device."""
 
 import torch
 from torch import Tensor
+
+
+class RandomTransform:
+    """A transform that draws anew for each image. It is on, which means true, unless its arguments are all 0.
+
+    It takes float images (N, C, H, W) in [0, 1] and a generator on their device, and returns the same shape and range.
+    """
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
 
 
 def uniform(count: int, images: Tensor, generator: torch.Generator) -> Tensor:

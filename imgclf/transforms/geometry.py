@@ -13,12 +13,6 @@ def warp(images: Tensor, matrices: Tensor, displacement: Tensor | None = None, p
         matrices: float (N, 3, 3), from output to input coordinates (x, y, 1), in pixels from the centre.
         displacement: float (N, 2, H, W), the shift (x, y) of each output pixel, in pixels.
         padding_mode: what lies around an image: "zeros" (black), or "border" (its outermost pixels are repeated).
-
-    Returns:
-        float (N, C, H, W).
-
-    Example:
-        >>> warp(images, rotation(torch.full((len(images),), math.pi / 2)))  # a quarter turn
     """
     height, width = images.shape[-2:]
     y, x = (  # grid_sample's coordinates: an axis runs from -1 to 1

@@ -1,8 +1,4 @@
-"""Random transforms that change values and leave every pixel in its place.
-
-A transform takes float images (N, C, H, W) in [0, 1] and a generator on their device, draws anew for each image, and
-returns images of the same shape and range. Its truth value says whether it is on.
-"""
+"""Random transforms that change values and leave every pixel in its place."""
 
 import math
 from collections.abc import Callable
@@ -12,30 +8,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imgclf.core.validation import Probability, Share, Strength, checked
-from imgclf.transforms.draws import per_image, symmetric, uniform
+from imgclf.transforms.draws import RandomTransform, per_image, symmetric, uniform
 
 ERASED_AREA = (0.02, 1 / 3)  # share of the image, from Zhong et al. (2020)
 ERASED_ASPECT = 3.3  # the rectangle's height divided by its width, relative to the image's, is at most this
 
 
-class StrokeWidth:
+class StrokeWidth(RandomTransform):
     """Makes strokes of light ink thicker or thinner.
 
-    Args:
-        magnitude: an image is blended with the maximum (or minimum) over each 3x3 neighbourhood, whose share is
-            uniform in [0, magnitude]; a coin decides between the two.
+    A coin decides between the maximum and the minimum over each 3x3 neighbourhood. An image is blended with it; its
+    share is uniform in [0, magnitude].
 
     Example:
-        >>> augment = StrokeWidth(magnitude=0.3)
-        >>> images = augment(images, torch.Generator().manual_seed(0))
+        >>> images = StrokeWidth(magnitude=0.3)(images, torch.Generator().manual_seed(0))
     """
 
     @checked
     def __init__(self, magnitude: Share) -> None:
         self.magnitude = magnitude
-
-    def __bool__(self) -> bool:
-        return self.magnitude > 0
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         amount = per_image(symmetric(1, images, generator)[0] * self.magnitude)
@@ -43,23 +34,18 @@ class StrokeWidth:
         return images.lerp(torch.where(amount > 0, thick, thin), amount.abs())
 
 
-class GaussianBlur:
-    """A Gaussian blur; around an image its outermost pixels are repeated.
+class GaussianBlur(RandomTransform):
+    """A Gaussian blur whose standard deviation, in pixels, is uniform in [0, sigma].
 
-    Args:
-        sigma: the standard deviation, in pixels, is uniform in [0, sigma].
+    Around an image its outermost pixels are repeated.
 
     Example:
-        >>> augment = GaussianBlur(sigma=1.0)
-        >>> images = augment(images, torch.Generator().manual_seed(0))
+        >>> images = GaussianBlur(sigma=1.0)(images, torch.Generator().manual_seed(0))
     """
 
     @checked
     def __init__(self, sigma: Strength) -> None:
         self.sigma = sigma
-
-    def __bool__(self) -> bool:
-        return self.sigma > 0
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         count, channels, height, width = images.shape
@@ -75,7 +61,7 @@ class GaussianBlur:
         return images.view(count, channels, height, width)
 
 
-class ColorJitter:
+class ColorJitter(RandomTransform):
     """Changes gamma, then contrast and brightness, of all channels alike; values are clipped to [0, 1].
 
     Args:
@@ -84,16 +70,12 @@ class ColorJitter:
         gamma: the exponent of all values is log-uniform in [1 / (1 + gamma), 1 + gamma].
 
     Example:
-        >>> augment = ColorJitter(brightness=0.1, contrast=0.3)
-        >>> images = augment(images, torch.Generator().manual_seed(0))
+        >>> images = ColorJitter(brightness=0.1, contrast=0.3)(images, torch.Generator().manual_seed(0))
     """
 
     @checked
     def __init__(self, brightness: Strength = 0.0, contrast: Strength = 0.0, gamma: Strength = 0.0) -> None:
         self.brightness, self.contrast, self.gamma = brightness, contrast, gamma
-
-    def __bool__(self) -> bool:
-        return any((self.brightness, self.contrast, self.gamma))
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         brightness, contrast, gamma = symmetric(3, images, generator)[..., None, None, None]
@@ -104,30 +86,22 @@ class ColorJitter:
         return ((images - mean) * factor + mean + brightness * self.brightness).clamp(0, 1)
 
 
-class RandomErasing:
-    """Paints a random rectangle with one random value (Zhong et al. 2020).
+class RandomErasing(RandomTransform):
+    """Paints a random rectangle with one random value, with probability ``p`` (Zhong et al. 2020).
 
     Its area is uniform in [2%, 33%] of the image, and its aspect ratio log-uniform in [1 / 3.3, 3.3] times the image's.
 
-    Args:
-        p: probability that an image is painted.
-
     Example:
-        >>> augment = RandomErasing(p=0.25)
-        >>> images = augment(images, torch.Generator().manual_seed(0))
+        >>> images = RandomErasing(p=0.25)(images, torch.Generator().manual_seed(0))
     """
 
     @checked
     def __init__(self, p: Probability) -> None:
         self.p = p
 
-    def __bool__(self) -> bool:
-        return self.p > 0
-
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         area, aspect, top, left, value, chance = uniform(6, images, generator)
-        low, high = ERASED_AREA
-        area = low + (high - low) * area
+        area = ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * area
         aspect = torch.exp((aspect * 2 - 1) * math.log(ERASED_ASPECT))
         rows = _interval(images.shape[-2], (area * aspect).sqrt(), top)
         columns = _interval(images.shape[-1], (area / aspect).sqrt(), left)
@@ -136,10 +110,7 @@ class RandomErasing:
 
 
 def _interval(length: int, extent: Tensor, place: Tensor) -> Tensor:
-    """bool (N, length): pixels inside an interval of ``extent`` (N,), a fraction of the length.
-
-    ``place`` (N,) from 0 to 1 says where it lies, from one end to the other.
-    """
+    """bool (N, length): pixels in an interval that covers ``extent`` of the length, ``place`` of the way along it."""
     centres = torch.arange(length, device=extent.device) + 0.5
     start = (place * (1 - extent.clamp_max(1)) * length)[:, None]
     return (centres >= start) & (centres < start + (extent * length)[:, None])

@@ -12,11 +12,7 @@ from imgclf.transforms.draws import per_image, uniform
 
 
 class Mixing(ABC):
-    """Replaces a part of an image by the same part of another image, its partner.
-
-    Args:
-        p: probability that an image is mixed.
-    """
+    """With probability ``p``, replaces a part of an image by the same part of another image, its partner."""
 
     @checked
     def __init__(self, p: Probability) -> None:
@@ -40,8 +36,7 @@ class MixUp(Mixing):
     """Blends an image with its partner, whose share is uniform in [0, 1] (Zhang et al. 2018).
 
     Example:
-        >>> augment = MixUp(p=0.5)
-        >>> images, targets = augment(images, labels, 10, torch.Generator().manual_seed(0))
+        >>> images, targets = MixUp(p=0.5)(images, labels, 10, torch.Generator().manual_seed(0))
     """
 
     def partner_share(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -55,14 +50,15 @@ class CutMix(Mixing):
     it is cut off at the image's borders. The labels get the share that is left.
 
     Example:
-        >>> augment = CutMix(p=0.5)
-        >>> images, targets = augment(images, labels, 10, torch.Generator().manual_seed(0))
+        >>> images, targets = CutMix(p=0.5)(images, labels, 10, torch.Generator().manual_seed(0))
     """
 
     def partner_share(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        area, centre_y, centre_x = uniform(3, images, generator)[..., None]
-        rows = (_centres(images.shape[-2], images) - centre_y).abs() < area.sqrt() / 2
-        columns = (_centres(images.shape[-1], images) - centre_x).abs() < area.sqrt() / 2
+        area, *centres = uniform(3, images, generator)[..., None]
+        rows, columns = (
+            ((torch.arange(length, device=images.device) + 0.5) / length - centre).abs() < area.sqrt() / 2
+            for length, centre in zip(images.shape[2:], centres, strict=True)
+        )
         return (rows[:, None, :, None] & columns[:, None, None, :]).to(images.dtype)
 
 
@@ -75,24 +71,16 @@ def mix(
         transforms: their probabilities are at most 1 in sum.
         images: float (N, C, H, W).
         labels: int64 (N,).
-        num_classes: number of classes.
-        generator: on the images' device.
 
     Returns:
         The images, and float labels (N, num_classes) whose rows sum to 1.
     """
     chance = per_image(uniform(1, images, generator)[0])
     partner = torch.randperm(len(images), generator=generator, device=images.device)
-    share = torch.zeros_like(chance)
-    low = 0.0
+    share, low = torch.zeros_like(chance), 0.0
     for transform in transforms:
         high = low + transform.p
         share = torch.where((chance >= low) & (chance < high), transform.partner_share(images, generator), share)
         low = high
     targets = F.one_hot(labels, num_classes).to(images.dtype)
     return images.lerp(images[partner], share), targets.lerp(targets[partner], share.mean((1, 2, 3))[:, None])
-
-
-def _centres(length: int, images: Tensor) -> Tensor:
-    """float (length,): where the pixels' centres lie along an axis that runs from 0 to 1."""
-    return (torch.arange(length, device=images.device) + 0.5) / length

@@ -1,6 +1,7 @@
 """Digits written with dark ink on plain, ruled or squared paper, synthesised batch by batch."""
 
 import math
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -36,18 +37,12 @@ DRAWS = 13  # numbers drawn per image, whatever the pattern uses of them
 
 
 def draw_paper(ink: Tensor, pattern: str, generator: torch.Generator) -> Tensor:
-    """Dark ink on light paper, as a scan or photograph of handwriting shows it.
+    """Dark ink on light paper, as a scan or photograph of handwriting shows it: float (N, 1, H, W) in [0, 1].
 
     Args:
-        ink: float (N, 1, H, W) in [0, 1], the coverage of the paper by ink.
-        pattern: a key of ``PATTERNS``, which has what is drawn for each image and its range.
+        ink: the coverage of the paper by ink, of the same shape and range.
+        pattern: a key of ``PATTERNS``.
         generator: on ink's device.
-
-    Returns:
-        float (N, 1, H, W) in [0, 1].
-
-    Example:
-        >>> sheets = draw_paper(digits, "lined", torch.Generator().manual_seed(0))
     """
     count, _, height, width = ink.shape
     device, dtype = ink.device, ink.dtype
@@ -56,15 +51,14 @@ def draw_paper(ink: Tensor, pattern: str, generator: torch.Generator) -> Tensor:
         name: number * (high - low) + low
         for (name, (low, high)), number in zip(PATTERNS[pattern].items(), numbers, strict=False)
     }
-    y = torch.arange(height, device=device, dtype=dtype).sub_((height - 1) / 2).view(1, 1, -1, 1)
-    x = torch.arange(width, device=device, dtype=dtype).sub_((width - 1) / 2).view(1, 1, 1, -1)
+    y = torch.arange(height, device=device, dtype=dtype).sub_((height - 1) / 2)[:, None]
+    x = torch.arange(width, device=device, dtype=dtype).sub_((width - 1) / 2)
     # The light is a product of a row and a column vector, so that the whole sheet costs one operation.
     light = drawn["tone"] * (1 + drawn["shading_x"] / width * x) * (1 + drawn["shading_y"] / height * y)
     if pattern != "white":
         light = light * _ruling(x, y, drawn).mul_(-drawn["line_darkness"]).add_(1)
     thinning = drawn["thinning"]
-    coverage = (ink - thinning).div_(1 - thinning).clamp_(min=0).mul_(-drawn["ink_darkness"]).add_(1)
-    sheet = light * coverage
+    sheet = light * (ink - thinning).div_(1 - thinning).clamp_(min=0).mul_(-drawn["ink_darkness"]).add_(1)
     sheet = sheet.lerp_(_gaussian(sheet), drawn["blur"].expand_as(sheet))
     grain = random_bytes(tuple(sheet.shape), device, generator).to(dtype).sub_(127.5)
     return sheet.addcmul_(grain, drawn["grain"] / 255).clamp_(0, 1)
@@ -75,16 +69,11 @@ def _ruling(x: Tensor, y: Tensor, drawn: dict[str, Tensor]) -> Tensor:
     spacing, tilt = drawn["spacing"], drawn["tilt"]
     reach = drawn["thickness"] / 2 + 0.5  # from a line's middle: it covers nothing there, and all one pixel before
     across, along = tilt.cos() / spacing, tilt.sin() / spacing
-    lines = _lines(y * across + x * along + drawn["phase"], spacing, reach)
+    positions = [y * across + x * along + drawn["phase"]]  # whole numbers are the middles of lines
     if "phase_across" in drawn:
-        lines = torch.maximum(lines, _lines(x * across - y * along + drawn["phase_across"], spacing, reach))
-    return lines
-
-
-def _lines(position: Tensor, spacing: Tensor, reach: Tensor) -> Tensor:
-    """Coverage in [0, 1] by lines at whole values of ``position``, whose edges are one pixel soft."""
-    distance = (position - position.round()).abs_().mul_(spacing)
-    return distance.neg_().add_(reach).clamp_(0, 1)
+        positions.append(x * across - y * along + drawn["phase_across"])
+    distances = [(position - position.round()).abs_().mul_(spacing) for position in positions]
+    return reduce(torch.maximum, [distance.neg_().add_(reach).clamp_(0, 1) for distance in distances])
 
 
 def _gaussian(images: Tensor) -> Tensor:

@@ -1,8 +1,4 @@
-"""Random transforms that move pixels. Around an image its outermost pixels are repeated.
-
-A transform takes float images (N, C, H, W) in [0, 1] and a generator on their device, draws anew for each image, and
-returns images of the same shape and range. Its truth value says whether it is on.
-"""
+"""Random transforms that move pixels. Around an image its outermost pixels are repeated."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imgclf.core.validation import Count, Probability, Share, Strength, checked
-from imgclf.transforms.draws import per_image, symmetric, uniform
+from imgclf.transforms.draws import RandomTransform, per_image, symmetric, uniform
 from imgclf.transforms.geometry import rotation, warp
 
 ELASTIC_POINTS = 5  # control points along each side
@@ -27,30 +23,25 @@ class SpatialTransform(ABC):
         """Draws ``matrices`` and ``displacement`` for ``geometry.warp``; neither depends on the pixels' values."""
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        return FusedWarp([self])(images, generator)
+        return fused([self], images, generator)
 
 
-class FusedWarp:
-    """Applies consecutive spatial transforms with one interpolation, which keeps images sharp and saves time.
+def fused(transforms: Sequence[SpatialTransform], images: Tensor, generator: torch.Generator) -> Tensor:
+    """Applies consecutive transforms with one interpolation, which keeps images sharp and saves time.
 
     Equals the transforms one after the other, apart from interpolation and what lies around an image. A displacement
     ends a warp: transforms after it start another.
     """
-
-    def __init__(self, transforms: Sequence[SpatialTransform]) -> None:
-        self.transforms = transforms
-
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        combined = None
-        for transform in self.transforms:
-            matrices, displacement = transform.draw(images, generator)
-            combined = matrices if combined is None else combined @ matrices
-            if displacement is not None:
-                images, combined = warp(images, combined, displacement, padding_mode="border"), None
-        return images if combined is None else warp(images, combined, padding_mode="border")
+    combined = None
+    for transform in transforms:
+        matrices, displacement = transform.draw(images, generator)
+        combined = matrices if combined is None else combined @ matrices
+        if displacement is not None:
+            images, combined = warp(images, combined, displacement, padding_mode="border"), None
+    return images if combined is None else warp(images, combined, padding_mode="border")
 
 
-class RandomAffine(SpatialTransform):
+class RandomAffine(RandomTransform, SpatialTransform):
     """Rotation, shift, zoom and shear about the centre.
 
     Args:
@@ -60,8 +51,7 @@ class RandomAffine(SpatialTransform):
         shear: the tangent of the horizontal shear's angle is uniform in [-shear, shear].
 
     Example:
-        >>> augment = RandomAffine(degrees=15, translate=0.1)
-        >>> images = augment(images, torch.Generator().manual_seed(0))
+        >>> images = RandomAffine(degrees=15, translate=0.1)(images, torch.Generator().manual_seed(0))
     """
 
     @checked
@@ -69,9 +59,6 @@ class RandomAffine(SpatialTransform):
         self, degrees: Strength = 0.0, translate: Strength = 0.0, scale: Strength = 0.0, shear: Strength = 0.0
     ) -> None:
         self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
-
-    def __bool__(self) -> bool:
-        return any((self.degrees, self.translate, self.scale, self.shear))
 
     def draw(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
         height, width = images.shape[-2:]
@@ -88,12 +75,10 @@ class RandomAffine(SpatialTransform):
 class RandomResizedCrop(SpatialTransform):
     """A random part of the image, of the image's aspect ratio, scaled to full size (Szegedy et al. 2015).
 
-    Args:
-        min_area: the part's share of the image's area is uniform in [min_area, 1]; 1 is off.
+    The part's share of the image's area is uniform in [min_area, 1]; ``min_area=1`` is off.
 
     Example:
-        >>> augment = RandomResizedCrop(min_area=0.5)
-        >>> images = augment(images, torch.Generator().manual_seed(0))
+        >>> images = RandomResizedCrop(min_area=0.5)(images, torch.Generator().manual_seed(0))
     """
 
     @checked
@@ -114,81 +99,62 @@ class RandomResizedCrop(SpatialTransform):
         return matrices, None
 
 
-class RandomFlip(SpatialTransform):
-    """A horizontal flip, exact where no other spatial transform stands beside it.
-
-    Args:
-        p: probability of a flip.
+class RandomFlip(RandomTransform, SpatialTransform):
+    """A horizontal flip with probability ``p``, exact where no other spatial transform stands beside it.
 
     Example:
-        >>> augment = RandomFlip(p=0.5)
-        >>> images = augment(images, torch.Generator().manual_seed(0))
+        >>> images = RandomFlip(p=0.5)(images, torch.Generator().manual_seed(0))
     """
 
     @checked
     def __init__(self, p: Probability) -> None:
         self.p = p
 
-    def __bool__(self) -> bool:
-        return self.p > 0
-
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.where(per_image(self._flipped(images, generator)), images.flip(-1), images)
+        matrices, _ = self.draw(images, generator)
+        return torch.where(per_image(matrices[:, 0, 0] < 0), images.flip(-1), images)
 
     def draw(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
-        sign = torch.where(self._flipped(images, generator), -1.0, 1.0)
+        sign = torch.where(uniform(1, images, generator)[0] < self.p, -1.0, 1.0)
         return _diagonal(sign, torch.ones_like(sign)), None
 
-    def _flipped(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        return uniform(1, images, generator)[0] < self.p
 
-
-class ElasticDeformation(SpatialTransform):
+class ElasticDeformation(RandomTransform, SpatialTransform):
     """A smooth random displacement (Simard et al. 2003), drawn at 5x5 points and bicubic between them.
 
-    Args:
-        magnitude: the displacement's standard deviation along each axis, as a fraction of the side, at the points;
-            between them it is about four fifths of that.
+    At the points its standard deviation along each axis is ``magnitude``, as a fraction of the side; between them it is
+    about four fifths of that.
 
     Example:
-        >>> augment = ElasticDeformation(magnitude=0.02)
-        >>> images = augment(images, torch.Generator().manual_seed(0))
+        >>> images = ElasticDeformation(magnitude=0.02)(images, torch.Generator().manual_seed(0))
     """
 
     @checked
     def __init__(self, magnitude: Strength) -> None:
         self.magnitude = magnitude
 
-    def __bool__(self) -> bool:
-        return self.magnitude > 0
-
     def draw(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        height, width = images.shape[-2:]
-        size = (len(images), 2, ELASTIC_POINTS, ELASTIC_POINTS)
-        points = torch.randn(size, generator=generator, device=images.device)
+        count, _, height, width = images.shape
+        size, device = (count, 2, ELASTIC_POINTS, ELASTIC_POINTS), images.device
+        points = torch.randn(size, generator=generator, device=device)
         points[:, 0] *= self.magnitude * width
         points[:, 1] *= self.magnitude * height
-        down, across = _bicubic(height, images.device), _bicubic(width, images.device)
-        return torch.eye(3, device=images.device).expand(len(images), 3, 3), down @ points @ across.T
+        displacement = _bicubic(height, device) @ points @ _bicubic(width, device).T
+        return torch.eye(3, device=device).expand(count, 3, 3), displacement
 
 
-class RandomShift:
+class RandomShift(RandomTransform):
     """A shift by whole pixels: nothing is interpolated, so that noise stays as it is.
 
-    Args:
-        pixels: the shift along each axis is uniform among the whole numbers from -pixels to pixels.
+    The shift along each axis is uniform among the whole numbers from -pixels to pixels.
 
     Example:
-        >>> augment = RandomShift(pixels=2)
-        >>> images = augment(images, torch.Generator().manual_seed(0))
+        >>> images = RandomShift(pixels=2)(images, torch.Generator().manual_seed(0))
     """
 
     @checked
     def __init__(self, pixels: Count) -> None:
         self.pixels = pixels
-
-    def __bool__(self) -> bool:
-        return self.pixels > 0
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         count, channels, height, width = images.shape

@@ -29,10 +29,7 @@ class Variation:
 
     Args:
         variation: "basic" (unchanged), "rot" (turned by any angle), or one with a background.
-        backgrounds: where the patches of back-image come from.
-
-    Raises:
-        ValueError: unknown variation, or back-image without backgrounds.
+        backgrounds: where the patches of back-image come from, which needs them.
 
     Example:
         >>> vary = Variation("rot-back-image", Backgrounds(photographs("train")))
@@ -41,23 +38,16 @@ class Variation:
 
     @checked
     def __init__(self, variation: VariationName, backgrounds: Backgrounds | None = None) -> None:
-        self.name, self.backgrounds = variation, backgrounds
+        self.backgrounds = backgrounds
         self.rotates = variation.startswith("rot")
         self.background = variation.rpartition("back-")[2] if "back-" in variation else None
         if self.background == "image" and backgrounds is None:
-            raise ValueError(
-                f"variation={variation}: needs photographs, as in backgrounds=Backgrounds(photographs('train'))"
-            )
+            raise ValueError(f"variation={variation}: needs backgrounds, as in Backgrounds(photographs('train'))")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Applies the variation, drawing anew for each image.
+        """Applies the variation to float images (N, 1, H, W) in [0, 1], drawing anew for each.
 
-        Args:
-            images: float (N, 1, H, W) in [0, 1], light ink on black.
-            generator: on the images' device; the same state gives the same result.
-
-        Returns:
-            The same shape, dtype and range; for back-white, -lined and -squared dark ink on light paper.
+        The generator must be on the images' device. Shape, dtype and range stay; on paper, dark ink is on light.
         """
         if self.rotates:
             angles = torch.rand(len(images), generator=generator, device=images.device) * (2 * math.pi)
@@ -66,11 +56,9 @@ class Variation:
             return images
         if self.background in PATTERNS:
             return draw_paper(images, self.background, generator)
-        behind = self._behind(images, generator).to(images.dtype).div_(255)
-        return behind.lerp_(torch.ones((), dtype=images.dtype, device=images.device).expand_as(behind), images)
-
-    def _behind(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """uint8 (N, 1, H, W): what the ink is composited over."""
         if self.backgrounds is not None and self.background == "image":
-            return self.backgrounds.sample(len(images), generator)
-        return random_bytes(tuple(images.shape), images.device, generator)
+            behind = self.backgrounds.sample(len(images), generator)
+        else:
+            behind = random_bytes(tuple(images.shape), images.device, generator)
+        behind = behind.to(images.dtype).div_(255)
+        return behind.lerp_(torch.ones((), dtype=images.dtype, device=images.device).expand_as(behind), images)

@@ -5,9 +5,10 @@ import torch
 
 from imgclf import benchmark
 from imgclf.data.torchvision_data import TorchvisionImages
-from imgclf.training.by_hand import ByHand, Stopwatch
+from imgclf.training.by_hand import ByHand
 from imgclf.training.random_runs import train, write_images
 from imgclf.transforms.variations import Variation
+from tests import speed
 
 CPU = torch.device("cpu")
 
@@ -59,17 +60,17 @@ def test_the_loop_by_hand_trains_the_recipe_s_network(mixed):
         "trainer": {"precision": mixed},
         "data": {"batch_size": 50},
     }
-    loop, watch = ByHand(config, CPU, 300, Variation("back-rand")), Stopwatch(CPU)
+    loop, watch = ByHand(config, CPU, 300), speed.Stopwatch(CPU)
     before = [parameter.clone() for parameter in loop.network.parameters()]
-    assert loop.epoch(watch) > 0
+    assert loop.epoch(speed.vary(loop, Variation("back-rand"), watch), watch.lap) > 0
     assert all(not torch.equal(a, b) for a, b in zip(before, loop.network.parameters(), strict=True))
     assert loop.optimizer.state[loop.network.layers[-1].weight]["step"] == 6
-    assert tuple(watch.seconds) == loop.PHASES
+    assert tuple(watch.seconds) == speed.PHASES
 
 
 def test_variations_are_measured(monkeypatch):
-    monkeypatch.setattr(benchmark, "VARIATIONS", ("basic", "back-rand"))
-    rows = benchmark.variations(CPU)
+    monkeypatch.setattr(speed, "VARIATIONS", ("basic", "back-rand"))
+    rows = speed.variations(CPU)
     assert [row["variation"] for row in rows] == ["back-rand"]
     assert all(row["images/s"] > 0 for row in rows)
 
@@ -98,9 +99,9 @@ def test_growth_compares_times_of_one_round(tmp_path, monkeypatch):
         ends = [100, 100 + slow * sizes[-1], 100 + 2 * slow * sizes[-1]]
         return {"rows": [{"seconds": end} for end in ends], "memory": 500 + sizes[-1]}
 
-    monkeypatch.setattr(benchmark, "train", train)
+    monkeypatch.setattr(speed, "train", train)
     monkeypatch.setattr(benchmark, "IMAGES", 400)
-    rows = benchmark.combined([benchmark.growth(tmp_path, backwards) for backwards in (False, True)])
+    rows = benchmark.combined([speed.growth(tmp_path, backwards) for backwards in (False, True)])
     assert sizes == [90, 180, 360, 720, 1440, 1440, 720, 360, 180, 90]
     assert [row["training images"] for row in rows] == sizes[:5]
     assert [row["against the smallest, an image"] for row in rows] == pytest.approx([1] * 5)
@@ -118,16 +119,20 @@ def test_every_table_is_measured_and_averaged_over_rounds(tmp_path, monkeypatch,
 
         return measure
 
-    for name in ("start", "training", "evaluation", "phases", "variations", "growth", "accuracy"):
+    for name in ("training", "evaluation", "accuracy"):
         monkeypatch.setattr(benchmark, name, rows(name))
+    for name in ("start", "phases", "variations", "growth"):
+        monkeypatch.setattr(speed, name, rows(name))
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
     monkeypatch.setenv("IMGCLF_DATA_DIR", str(tmp_path))
     figures = benchmark.benchmark()
     assert figures["training"] == [{"what": "training", "seconds": 2}]  # the median of three rounds
-    assert figures["growth with the data"] == [{"what": "growth", "seconds": 2}]
     assert figures["accuracy"] == [{"what": "accuracy", "seconds": 1}]
-    tables = ("start", "training", "evaluation", "phases of a training step", "variations", "growth with the data")
-    assert list(figures) == ["machine", *tables, "accuracy"]
+    assert list(figures) == ["machine", "training", "evaluation", "accuracy"]
+    assert "Evaluation" in capsys.readouterr().out
+    figures = speed.main()
+    assert figures["growth with the data"] == [{"what": "growth", "seconds": 2}]
+    assert list(figures) == ["machine", "start", "phases of a training step", "variations", "growth with the data"]
     assert "Variations" in capsys.readouterr().out
 
 
@@ -139,8 +144,9 @@ def test_recipes_and_phases_are_measured_against_the_loop_by_hand(tmp_path, monk
         "trainer": {"precision": "32-true"},
         "data": {"batch_size": 50},
     }
-    run = {"config": config, "rows": [{"images_per_second": speed} for speed in (1, 1000, 3000)], "memory": 700}
-    monkeypatch.setattr(benchmark, "train", lambda *arguments: run)
+    run = {"config": config, "rows": [{"images_per_second": number} for number in (1, 1000, 3000)], "memory": 700}
+    for module in (benchmark, speed):
+        monkeypatch.setattr(module, "train", lambda *arguments: run)
     write_images(tmp_path / "data", 300)
     rows = benchmark.training(tmp_path, CPU)
     assert [row["recipe"] for row in rows] == ["mnist_cnn", "fashion_mlp"]
@@ -149,7 +155,7 @@ def test_recipes_and_phases_are_measured_against_the_loop_by_hand(tmp_path, monk
         assert row["ratio"] == pytest.approx(2000 / row["by hand"])
         assert row["ratio to that"] == pytest.approx(2000 / row["by hand, image by image"])
         assert row["peak MiB"] == 700
-    rows = benchmark.phases(tmp_path, CPU)
-    assert [row["phase"] for row in rows] == [*ByHand.PHASES, "framework"]
+    rows = speed.phases(tmp_path, CPU)
+    assert [row["phase"] for row in rows] == [*speed.PHASES, "framework"]
     assert sum(row["share of the step"] for row in rows) == pytest.approx(1)
     assert sum(row["ms"] for row in rows) == pytest.approx(1000 * 50 / 2000)
