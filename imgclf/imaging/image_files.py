@@ -85,8 +85,8 @@ def open_image(source: Source, min_side: int, mode: str | None = None, bits: int
         ValueError: a PIL image of 32 bits, or larger than ``MAX_DECODED_PIXELS``.
     """
     if isinstance(source, Image.Image):
+        _check_size(source, MAX_DECODED_PIXELS)
         if not (isinstance(source, ImageFile.ImageFile) and source.tile and source.fp):
-            _check_size(source, MAX_DECODED_PIXELS)
             return _to_eight_bits(source.copy(), bits)
         source = source.fp  # nothing is decoded yet, so it is decoded as the file itself would be
     name = printable(source) if isinstance(source, str | Path) else "image"
