@@ -7,12 +7,15 @@ python evaluate.py ckpt=DIR/checkpoints/best.ckpt images='photos/*.png'   images
 python evaluate.py 'ckpt=[A,B]' tta=8 augmentation.affine.translate=0.04  the mean of networks, and of views
 """
 
+import logging
 import sys
 
 import hydra
 from omegaconf import DictConfig
 
 from imgclf import cli, options
+
+log = logging.getLogger("imgclf")
 
 
 @hydra.main(config_path="conf", config_name="evaluate", execution_whitelist=("imgclf.data.*", "imgclf.transforms.*"))
@@ -24,7 +27,7 @@ def main(cfg: DictConfig) -> float | None:
     from imgclf.core.device import choose_device, shorten_steps
     from imgclf.evaluation.corruptions import corrupted_accuracies, report_corruptions
     from imgclf.evaluation.evaluate import evaluate
-    from imgclf.evaluation.leakage import check_unseen, warn_of_changed_data
+    from imgclf.evaluation.leakage import check_unseen, is_other_folder, warn_of_changed_data
     from imgclf.evaluation.predict_files import predict_files
     from imgclf.evaluation.report import report_evaluation
     from imgclf.inference.ensemble import ensemble
@@ -43,9 +46,14 @@ def main(cfg: DictConfig) -> float | None:
             run_dir.write_config(options.plain(cfg), str(device))
             return None
         own_data, same_images = options.evaluated_data(cfg)
+        options.use_preprocessing(cfg, predictor.preprocessing)
         check_unseen(paths, cfg.data, cfg.split, own_data)
+        if "data.test_fraction" not in options.typed_options() and is_other_folder(paths, cfg.data):
+            cfg.data.test_fraction = 1.0  # the whole of a folder without a test part
         data = instantiate(cfg.data, _convert_="all")
         data.prepare_data()
+        for note in data.notes:
+            log.warning(note)
         for path in paths if same_images else ():
             warn_of_changed_data(path, data)
         run_dir.write_config(options.plain(cfg), str(device))

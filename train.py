@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> float | None:
 
     import lightning.pytorch as pl
 
-    from imgclf.core.device import choose_device, shorten_steps
+    from imgclf.core.device import choose_device, shorten_steps, use_threads
     from imgclf.models.classifier import num_logits
     from imgclf.models.losses import build_loss
     from imgclf.training.distributed import Processes
@@ -42,6 +42,7 @@ def main(cfg: DictConfig) -> float | None:
         if processes.broadcast(run_dir.finished(config)):
             return options.finish_run(cfg, run_dir, run_dir.metrics() if processes.rank == 0 else None)
         pl.seed_everything(cfg.seed, verbose=False)
+        use_threads(cfg.trainer.threads)
 
         data = instantiate(cfg.data, augmentation=instantiate(cfg.augmentation), _convert_="all")
         processes.prepare(data)

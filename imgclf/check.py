@@ -13,7 +13,6 @@ It ends with the command that trains on these data.
 """
 
 import logging
-import shlex
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,8 @@ from rich.table import Column, Table
 from imgclf import cli
 from imgclf.core.text import printable
 from imgclf.data.remarks import remarks
-from imgclf.options import CONF
+from imgclf.runs.command_line import quote_text, shell_command
+from imgclf.runs.errors import CONF
 
 if TYPE_CHECKING:  # lazy: the help text needs no torch
     from imgclf.data.datamodule import ImageDataModule
@@ -36,7 +36,8 @@ if TYPE_CHECKING:  # lazy: the help text needs no torch
 # Their authors divided these into splits. The splits stay as they are, so that results compare with published ones.
 PUBLISHED = ("mnist", "fashion_mnist", "kmnist", "qmnist", "emnist", "usps", "noisy_mnist", "chest_xray")
 EARLIER = {"train": (), "val": ("train",), "test": ("train", "val")}
-LISTED = 20  # images or patients that are named for a finding
+LISTED = 5  # images or patients that are named for a finding
+CLASSES = 20  # in the table
 
 
 class Finding(NamedTuple):
@@ -52,14 +53,14 @@ def main(arguments: Sequence[str]) -> None:
         print(__doc__.strip())
         return
     with initialize_config_dir(str(CONF)):
-        config = compose("train", list(arguments), return_hydra_config=True)
+        config = compose("train", quote_text(arguments), return_hydra_config=True)
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     choice = config.hydra.runtime.choices.data
     published = choice in PUBLISHED and config.data.get("root") in (None, choice)  # not the user's own folder
     with cli.naming_options({"data": config.data}):
         data = instantiate(config.data, _convert_="all", _execution_whitelist_=("imgclf.data.*",))
         faults = check(data, f"data={choice}", published)
-    print("train on them:", shlex.join(["python", "train.py", *arguments]))
+    print("train on them:", shell_command(["python", "train.py", *arguments]))
     if faults:
         raise ValueError(f"data={choice}: {'; '.join(faults)}: results would not be worth trusting")
 
@@ -131,8 +132,14 @@ def _table(data: "ImageDataModule", title: str) -> Table:
     """The number of images for each class and split, and the fingerprint of each split."""
     counts = {split: Counter(data.dataset(split).targets.tolist()) for split in data.splits}
     table = Table("class", *(Column(split, justify="right") for split in data.splits), title=title)
-    for number, name in enumerate(data.class_names):
-        table.add_row(escape(printable(name)), *(f"{counts[split][number]:,}" for split in data.splits))
+    total, order = sum(counts.values(), Counter()), list(range(len(data.class_names)))
+    if len(order) > CLASSES:
+        order.sort(key=lambda number: -total[number])
+        table.title = f"{title}: the largest and the smallest of {len(order)} classes"
+        order = [*order[: CLASSES // 2], *order[-CLASSES // 2 :]]
+    for number in order:
+        name = escape(printable(data.class_names[number]))
+        table.add_row(name, *(f"{counts[split][number]:,}" for split in data.splits))
     table.add_section()
     table.add_row("all", *(f"{counts[split].total():,}" for split in data.splits))
     table.add_row("fingerprint", *(data.fingerprint(split) for split in data.splits))

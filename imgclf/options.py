@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imgclf.core.names import METRICS, OBJECTIVES, SPLITS
 from imgclf.core.validation import Positive, Seed, Strength, describe_fault
+from imgclf.imaging.image_files import find_folder
 from imgclf.runs.run_dir import RunDir
 from imgclf.training.cluster import as_started
 
-CONF = next(folder / "conf" for folder in Path(__file__).parents if (folder / "conf" / "train.yaml").is_file())
 Switch = bool | None
 WHOLE_EPOCHS = {"fast_dev_run": False, "check_val_every_n_epoch": 1, "max_steps": -1, "max_time": None}
 
@@ -34,6 +34,7 @@ class TrainerOptions(Options):
     devices: Positive
     num_nodes: Positive
     log_every_n_steps: Positive
+    threads: Positive | None = None
     accumulate_grad_batches: Positive
     strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
     gradient_clip_val: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
@@ -109,6 +110,8 @@ def start_run(cfg: DictConfig) -> tuple[RunDir, dict[str, Any]]:
     if cfg.resume is True and not named and not run_dir.in_sweep:
         raise ValueError("resume=true of which run? name its folder, hydra.run.dir=DIR, which is started if it is new")
     check(plain(cfg))
+    if cfg.data.get("root"):
+        find_folder(str(cfg.data.root), cfg.data.get("data_dir", "."))  # noticed before the seconds of imports
     started = as_started(cfg.trainer)
     cfg.trainer.devices, cfg.trainer.num_nodes = started["devices"], started["num_nodes"]
     if cfg.trainer.gradient_clip_val and "fused" in cfg.optimizer:
@@ -172,6 +175,23 @@ def check_corruption(cfg: DictConfig) -> None:
         raise ValueError(f"corruption={cfg.corruption} is for a data set whose classes are known: leave out images")
 
 
+def use_preprocessing(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None:
+    """Has image files that evaluate.py was given be read as those that the checkpoint was trained on.
+
+    Options that were typed stay. ``preprocessing`` is what the checkpoint says.
+    """
+    channels, *image_size = preprocessing["image_shape"]
+    values = {
+        "image_size": image_size,
+        "channels": channels,
+        "fit": preprocessing["fit"],
+        "bits": preprocessing["bits"],
+    }
+    for name, value in values.items():
+        if name in cfg.data and f"data.{name}" not in typed_options():
+            cfg.data[name] = value
+
+
 def evaluated_data(cfg: DictConfig) -> tuple[bool, bool]:
     """Whether evaluate.py evaluates on the checkpoint's own data, perhaps with some options changed; and whether no
     option changes which images these are. A ValueError says that there is no such split or that data are missing."""
@@ -184,10 +204,13 @@ def evaluated_data(cfg: DictConfig) -> tuple[bool, bool]:
     if missing := OmegaConf.missing_keys(cfg.data):
         wanted = " ".join(f"{name}=..." for name in sorted(missing))
         raise ValueError(f"ckpt={cfg.ckpt} names a place on this machine and lies in no run folder: type {wanted}")
-    job = HydraConfig.get()
-    typed = {word.partition("=")[0] for word in job.overrides.task}
-    same_images = typed.isdisjoint({"data", *(f"data.{name}" for name in SOURCE + DIVISION)})
-    return job.runtime.choices["data"] == "checkpoint", same_images
+    same_images = typed_options().isdisjoint({"data", *(f"data.{name}" for name in SOURCE + DIVISION)})
+    return HydraConfig.get().runtime.choices["data"] == "checkpoint", same_images
+
+
+def typed_options() -> set[str]:
+    """The names of the options on the command line."""
+    return {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
 
 
 def repeated(arguments: list[str], conf: Path) -> list[str]:

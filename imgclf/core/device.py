@@ -2,11 +2,14 @@
 
 import contextlib
 import ctypes
+import logging
 import os
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
 
 GPUS = ("cuda", "mps")  # the kinds that Lightning trains on
 
@@ -41,20 +44,24 @@ def choose_precision(precision: str | int, device: torch.device, network: nn.Mod
     """Chooses Lightning's precision for "auto", and leaves any other value as it is.
 
     "auto" is bf16-mixed where the device computes fast in bfloat16, and 32-true elsewhere. On a CPU, it is also 32-true
-    for a network with a convolution whose stride is longer than its input. oneDNN (with torch 2.15) does not write the
-    whole bfloat16 gradient of such a kernel, and leaves arbitrary numbers in the rest.
+    for a network with depthwise convolutions, which are half as fast in bfloat16, and for one with a convolution whose
+    stride is longer than its input. oneDNN (with torch 2.15) does not write the whole bfloat16 gradient of such a
+    kernel, and leaves arbitrary numbers in the rest.
 
     Args:
         precision: "auto", or one of Lightning's.
         device: what the run computes on.
-        network: an imgclf Network, to be looked at for such convolutions.
+        network: an imgclf Network, to be looked at for such convolutions; a log line says if it decides.
     """
     if precision != "auto":
         return precision
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = device.type == "cpu" and _cpu_is_fast_in_bfloat16() and not (network and _strides_past_input(network))
+        fast = device.type == "cpu" and _cpu_is_fast_in_bfloat16()
+        if fast and network and (_is_depthwise(network) or _strides_past_input(network)):
+            log.info("precision 32-true: on this CPU some of the network's convolutions are slow or wrong in bfloat16")
+            fast = False
     return "bf16-mixed" if fast else "32-true"
 
 
@@ -63,6 +70,10 @@ def _cpu_is_fast_in_bfloat16() -> bool:
     # gone, training stays in float32.
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     return torch.backends.mkldnn.is_available() and supported()
+
+
+def _is_depthwise(network: nn.Module) -> bool:
+    return any(isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1 for layer in network.modules())
 
 
 def _strides_past_input(network: Any) -> bool:
@@ -84,6 +95,16 @@ def _strides_past_input(network: Any) -> bool:
     for hook in hooks:
         hook.remove()
     return found
+
+
+def use_threads(threads: int | None) -> None:
+    """Has torch compute with so many threads on a CPU, or with its own number; warns where the machine is busy."""
+    if threads:
+        torch.set_num_threads(threads)
+    cores = os.cpu_count() or 1
+    with contextlib.suppress(OSError, AttributeError):  # Windows has no such figure
+        if (load := os.getloadavg()[0]) > cores + 1:
+            log.warning("the machine is busy (load %.0f on %d cores): threads=1 may be faster", load, cores)
 
 
 def shorten_steps(device: torch.device) -> None:

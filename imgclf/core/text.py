@@ -1,10 +1,7 @@
 """Text for the terminal, for files and for command lines."""
 
 import re
-import shlex
 from pathlib import Path
-
-from hydra.core.override_parser.types import Quote, QuotedString
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that a terminal acts on
 
@@ -17,10 +14,3 @@ def printable(name: str | Path) -> str:
 def some_names(names: list[str]) -> str:
     """The first five names, with an ellipsis if there are more."""
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def shell_value(path: Path) -> str:
-    """The path as an option's value on the command line, where Hydra reads it after the shell does."""
-    text = str(path)
-    plain = all(character.isalnum() or character in "/._-:+" for character in text)
-    return text if plain else shlex.quote(QuotedString(text, Quote.single).with_quotes())

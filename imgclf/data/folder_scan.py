@@ -134,6 +134,12 @@ def check_classes(found: Scan, root: Path) -> None:
         )
     for part in other_parts:
         own = class_names_of(found.parts[part])
+        if len(own) == 1 and own[0] not in classes:  # such as test/unknown/
+            found.notes.append(
+                f"passed over {part}/{own[0]}/: it is none of the classes of {first_part}; images= predicts it"
+            )
+            del found.parts[part]
+            continue
         if unknown := [name for name in own if name not in classes]:
             raise ValueError(
                 f"root={printable(root)}: {part}/ has the classes {listed(unknown)}, which {first_part}/ lacks "
@@ -148,6 +154,10 @@ def _part_folders(root: Path, notes: list[str]) -> dict[str, Path]:
         if part := part_of_name(folder.name):
             named.setdefault(part, []).append(folder)
     if "train" not in named and "test" not in named:
+        words = {folder.name: set(map(part_of_name, re.split(r"[^A-Za-z]", folder.name))) for folder in _folders(root)}
+        if {"train", "test"} <= set().union(*words.values()):
+            like = [name for name, parts in words.items() if parts & {"train", "val", "test"}]
+            raise ValueError(f"root={printable(root)}: {listed(like)} look like parts: call them train, val and test")
         return {UNDIVIDED: root}
     for part, folders in named.items():
         if len(folders) > 1:
@@ -179,9 +189,11 @@ def _files_by_class(part_folder: Path, unread: Counter[str], notes: list[str], i
     for folder in folders:
         if part_folder.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{printable(folder)}: a link to a folder that it lies in")
-        inner = [path.name for path in _folders(folder)]
-        repeated = [name for name in inner if name in names or part_of_name(name) in ("train", "test")]
-        if len(repeated) > 1:
+        inner = {path.name: part_of_name(path.name) for path in _folders(folder)}
+        repeated = [name for name in inner if name in names and name != folder.name]
+        if {"train", "test"} <= set(inner.values()):
+            repeated = [name for name, part in inner.items() if part]
+        if repeated:
             raise ValueError(
                 f"{printable(folder)} holds folders called {listed(repeated)}, so it is no class but a set of its own: "
                 f"remove it, or give root={printable(folder)}"

@@ -120,7 +120,7 @@ class ImageFolder(ImageDataModule):
             scan = scan_folder(self.folder, self.label_pattern)
         else:
             table = find_table(self.labels, [Path(), self.folder, Path(self.data_dir).expanduser()])
-            scan = scan_table(table, self.folder, self.columns)
+            scan = scan_table(table, self.folder, self.columns, self.skip_bad)
         if not self.val_folder and "train" in scan.parts:
             scan.parts["train"] += scan.parts.pop("val", [])
         self.notes += scan.notes
@@ -182,7 +182,9 @@ class ImageFolder(ImageDataModule):
 
     def _make_split(self, split: str) -> ImageDataset:
         if split not in self.splits:
-            raise FileNotFoundError(f"root={self.root or self.labels}: there is no {split} part in it")
+            raise FileNotFoundError(
+                f"root={self.root or self.labels}: there is no {split} part in it; it has {' and '.join(self.splits)}"
+            )
         part = self._part_of(split)
         self._decode([part])
         images = self._decoded[part]

@@ -26,8 +26,8 @@ REQUIRED = ("file", "label")
 class Row(NamedTuple):
     file: str  # with forward slashes
     label: str  # empty where it is unknown
-    split: str
-    group: str
+    split: str = ""
+    group: str = ""
 
 
 def read_label_table(path: Path, columns: Mapping[str, str] | None = None) -> list[Row]:
@@ -37,8 +37,8 @@ def read_label_table(path: Path, columns: Mapping[str, str] | None = None) -> li
     lose their fraction.
 
     Args:
-        columns: the table's own name for any of "file", "label", "split" and "group"; see ``COLUMNS`` for the names
-            that are understood.
+        columns: the table's own name for any of "file", "label", "split" and "group", or "" for none; see
+            ``COLUMNS`` for the names that are understood.
 
     Raises:
         FileNotFoundError: there is no such table.
@@ -46,9 +46,12 @@ def read_label_table(path: Path, columns: Mapping[str, str] | None = None) -> li
     """
     if not path.is_file():
         raise FileNotFoundError(f"labels={printable(path)}: no such table")
-    lines = _decode(path.read_bytes()).splitlines()
+    content = path.read_bytes()
+    if content.startswith((b"PK", b"\xd0\xcf")):
+        raise ValueError(f"labels={printable(path)}: a spreadsheet; save it as CSV")
+    lines = _decode(content).splitlines()
     delimiter = max(",;\t|", key=(lines or [""])[0].count)
-    table = csv.reader(lines, delimiter=delimiter)
+    table = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     header = [cell.strip() for cell in next(table, [])]
     places = _places(path, header, columns or {})
     rows = []
@@ -72,23 +75,23 @@ def find_table(labels: str, folders: Sequence[Path]) -> Path:
     return next((path for path in paths if path.is_file()), paths[0])
 
 
-def scan_table(path: Path, root: Path, columns: Mapping[str, str] | None = None) -> Scan:
+def scan_table(path: Path, root: Path, columns: Mapping[str, str] | None = None, skip_missing: bool = False) -> Scan:
     """The files that a table lists, as seen from ``root`` or from the table's folder; see ``read_label_table``.
 
     A file may be named without its ending, or without its folder where no other has its name. Rows without a label, and
-    images that the table does not list, are passed over with a note.
+    images that the table does not list, are passed over with a note; with ``skip_missing`` files that are missing too.
 
     Raises:
         FileNotFoundError, ValueError: as of ``read_label_table``; files are missing, a file has two labels, or a split
             is called by an unknown name.
     """
     rows = read_label_table(path, columns)
-    index = _Index([root, path.parent])
+    index = FileIndex([root, path.parent])
     found, notes = Scan({}), []
     files: dict[Path, tuple[str, ImageFile]] = {}
     missing, unlabelled = [], 0
     for row in rows:
-        if not row.label:
+        if not row.label or not row.file:
             unlabelled += 1
             continue
         if (file := index.find(row.file)) is None:
@@ -98,15 +101,16 @@ def scan_table(path: Path, root: Path, columns: Mapping[str, str] | None = None)
             raise ValueError(f"{printable(path)}: split {printable(row.split)}: use train, val and test")
         part = part_of_name(row.split) or ("train" if any(row.split for row in rows[:1]) else UNDIVIDED)
         one = ImageFile(file, Path(row.file), row.label, row.group or None)
-        if file in files and files[file] != (part, one):
-            raise ValueError(
-                f"{printable(path)}: {printable(row.file)} is listed twice, with different labels or splits"
-            )
-        files[file] = part, one
-    if missing:
+        before = files.setdefault(file, (part, one))
+        if (before[0], before[1].class_name) != (part, row.label):
+            raise ValueError(f"{printable(path)}: {printable(row.file)} is listed twice, as {before[1].class_name} too")
+    if missing and skip_missing and files:
+        notes.append(f"passed over {len(missing)} files of {printable(path.name)} that are not there")
+    elif missing:
         raise FileNotFoundError(
             f"{printable(path)}: {len(missing)} of {len(rows)} files are not there ({some_names(missing)}), neither as "
-            f"seen from {printable(root)} nor from the table's folder: set root to the folder that holds them"
+            f"seen from {printable(root)} nor from the table's folder: set root to their folder, "
+            "or leave them out with skip_bad=true"
         )
     for part, one in sorted(files.values(), key=lambda pair: (pair[1].class_name, pair[1].path)):
         found.parts.setdefault(part, []).append(one)
@@ -123,10 +127,11 @@ def scan_table(path: Path, root: Path, columns: Mapping[str, str] | None = None)
     return found
 
 
-class _Index:
+class FileIndex:
     """Finds files by what a table calls them; folders are listed once, so that no file needs to be looked for."""
 
     def __init__(self, folders: list[Path]) -> None:
+        self._folders = folders
         self._by_path: dict[str, Path] = {}
         names: Counter[str] = Counter()
         by_name: dict[str, Path] = {}
@@ -155,8 +160,9 @@ class _Index:
         """The file of this name, or None."""
         name = name.removeprefix("./")
         found = self._by_path.get(name) or self._by_name.get(name)
-        if found is None and os.path.isabs(name) and os.path.isfile(name):
-            return Path(name)
+        if found is None:  # an absolute path, or one with ..
+            paths = [os.path.normpath(os.path.join(folder, name)) for folder in self._folders]
+            found = next((Path(path) for path in paths if os.path.isfile(path)), None)
         return found
 
 
@@ -176,7 +182,9 @@ def _places(path: Path, header: list[str], columns: Mapping[str, str]) -> dict[s
     words = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in header]
     places: dict[str, int | None] = {}
     for column, usual in COLUMNS.items():
-        if column in columns:
+        if columns.get(column) == "":  # the table has one by the usual name, which is not meant
+            places[column] = None
+        elif column in columns:
             if columns[column] not in header:
                 raise ValueError(f"{printable(path)} has no column {columns[column]}; it has {', '.join(header)}")
             places[column] = header.index(columns[column])

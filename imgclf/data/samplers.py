@@ -127,6 +127,6 @@ def _leave_signals_to_the_run(worker: int) -> None:
 
     A second SIGTERM does end the worker: a process that could not stop its workers otherwise sends it.
     """
-    for name in (signal.SIGINT, signal.SIGUSR1):
+    for name in filter(None, (signal.SIGINT, getattr(signal, "SIGUSR1", None))):
         signal.signal(name, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -1,11 +1,12 @@
 """The true classes of image files, where a table beside them or the names of their folders tell."""
 
-import csv
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgclf.core.text import some_names
+from imgclf.core.text import printable, some_names
+from imgclf.data.label_table import FileIndex, read_label_table
 
 log = logging.getLogger(__name__)
 
@@ -13,26 +14,33 @@ log = logging.getLogger(__name__)
 def known_labels(files: Sequence[Path], class_names: Sequence[str]) -> list[int | None]:
     """Finds the class index of each file; None where nothing names a class.
 
-    A table labels.csv with the columns file and label, in any folder above the file, names the class. The nearest
-    table that lists the file counts. Where no table lists it, the file's folder may be called like a class.
+    A table labels.csv (see ``read_label_table``) in any folder above the file names the class. The nearest table that
+    lists the file counts. Where no table lists it, the file's folder may be called like a class.
 
     Raises:
         ValueError: a labels.csv is not such a table.
     """
-    tables: dict[Path, dict[Path, str]] = {}
+    tables: dict[Path, dict[Path, str] | None] = {}
     labels, listed = [], set()
+    from_folders: dict[str, Path] = {}  # the name of a class, to a folder that is called so
     for file in files:
-        path, name = file.absolute(), file.parent.name
+        path = Path(os.path.abspath(file))
+        name = path.parent.name
         for folder in path.parents:
             if folder not in tables:
-                tables[folder] = _read_table(folder / "labels.csv")
-            if path in tables[folder]:
-                name = tables[folder][path]
+                tables[folder] = _labels_of(folder / "labels.csv")
+            if path in (table := tables[folder] or {}):
+                name = table[path]
                 listed.add(name)
                 break
+        else:
+            if name in class_names:
+                from_folders.setdefault(name, path.parent)
         labels.append(class_names.index(name) if name in class_names else None)
-    used = [folder / "labels.csv" for folder, table in tables.items() if table]
+    used = [folder / "labels.csv" for folder, table in tables.items() if table is not None]
     unknown = sorted(listed - set(class_names))
+    if from_folders:
+        log.info("labels are taken from the folders' names: %s", some_names([*map(printable, from_folders.values())]))
     if used and not listed:
         log.warning("%s: names none of these images (a file is named as seen from its folder)", used[0])
     elif unknown:
@@ -40,12 +48,10 @@ def known_labels(files: Sequence[Path], class_names: Sequence[str]) -> list[int 
     return labels
 
 
-def _read_table(path: Path) -> dict[Path, str]:
-    """The path of each image that the table lists, to the name of its class. Empty if there is no table."""
-    if not path.is_file():
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return {path.parent / row["file"]: row["label"].strip() for row in csv.DictReader(file)}
-    except (KeyError, AttributeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a table of the columns file and label ({error})") from error
+def _labels_of(table: Path) -> dict[Path, str] | None:
+    """The path of each image that a table lists, to the name of its class. None if there is no table."""
+    if not table.is_file():
+        return None
+    found = FileIndex([table.parent])
+    rows = [(found.find(row.file), row.label) for row in read_label_table(table) if row.label]
+    return {path: label for path, label in rows if path is not None}

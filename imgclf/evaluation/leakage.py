@@ -3,20 +3,23 @@
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
 from imgclf.checkpoints.metadata import changed_splits, read_data_config
 from imgclf.data.datamodule import ImageDataModule
+from imgclf.data.image_folder import ImageFolder
+from imgclf.data.label_table import find_table
 from imgclf.imaging.image_files import find_folder
 
 log = logging.getLogger(__name__)
 
 # Arguments of data modules: they say where images come from, what divides them into splits, and which of those
 # decide about a test part that is drawn.
-SOURCE = ("_target_", "dataset", "base", "emnist_split", "root")
-DIVISION = ("protocol", "val_fraction", "split_seed", "val_folder", "test_fraction", "group_pattern")
-TEST_DIVISION = ("test_fraction", "group_pattern")
+SOURCE = ("_target_", "dataset", "base", "emnist_split", "root", "labels")
+TEST_DIVISION = ("test_fraction", "group_pattern", "columns", "label_pattern")
+DIVISION = ("protocol", "val_fraction", "split_seed", "val_folder", *TEST_DIVISION)
 
 
 def warn_of_changed_data(ckpt: str, data: ImageDataModule) -> None:
@@ -60,13 +63,41 @@ def check_unseen(paths: Sequence[str], given: Mapping[str, Any], split: str, own
             )
 
 
+def is_other_folder(paths: Sequence[str], given: Mapping[str, Any]) -> bool:
+    """Whether data are a folder of images that no checkpoint was trained on, as far as place and content tell.
+
+    A checkpoint's own folder is recognised in another place too, as long as its training images are the same.
+    """
+    if given.get("_target_") != "imgclf.data.image_folder.ImageFolder":
+        return False
+    for path in paths:
+        trained_on = read_data_config(path)
+        if _same_folder(given, trained_on):
+            return False
+        if trained_on.pop("_target_", None) != given["_target_"]:
+            continue
+        here = {name: given.get(name) for name in ("root", "labels", "data_dir", "cache_dir")}
+        moved: dict[str, Any] = {**trained_on, **here, "skip_bad": True}
+        with contextlib.suppress(ValueError, OSError):  # a folder that cannot be divided as the checkpoint's was
+            known = read_checkpoint(path)[METADATA_KEY].get("fingerprints") or {}
+            if known.get("train") == ImageFolder(**moved).fingerprint("train"):
+                return False
+    return True
+
+
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [name for name in names if one.get(name) != other.get(name)]
 
 
 def _same_folder(given: Mapping[str, Any], trained_on: Mapping[str, Any]) -> bool:
     with contextlib.suppress(FileNotFoundError):
-        if given.get("root") and trained_on.get("root"):
-            here, there = (find_folder(data["root"], given["data_dir"]) for data in (given, trained_on))
-            return here.samefile(there)
+        here, there = (_folder({**data, "data_dir": given.get("data_dir")}) for data in (given, trained_on))
+        return here is not None and there is not None and here.samefile(there)
     return False
+
+
+def _folder(data: Mapping[str, Any]) -> Path | None:
+    """The folder that data are in, if they are image files."""
+    if data.get("root"):
+        return find_folder(data["root"], data["data_dir"])
+    return find_table(data["labels"], [Path(), Path(data["data_dir"])]).parent if data.get("labels") else None

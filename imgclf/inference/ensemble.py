@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from imgclf.inference.predictor import Predictor
 
-READING = ("reader", "polarity", "fit", "bits")  # how files become inputs
-
 
 def ensemble(members: Sequence[Predictor]) -> Predictor:
     """Makes one Predictor: its probabilities are the mean of its members', its metadata and epoch the first one's.
@@ -20,7 +18,7 @@ def ensemble(members: Sequence[Predictor]) -> Predictor:
     if len(members) == 1:
         return first
     for number, member in enumerate(members[1:], 2):
-        for name in ("class_names", "image_shape", *READING):
+        for name in ("class_names", "image_shape", "preprocessing"):
             own, expected = getattr(member, name), getattr(first, name)
             if own != expected:
                 raise ValueError(
@@ -28,5 +26,6 @@ def ensemble(members: Sequence[Predictor]) -> Predictor:
                     f"{expected}: average networks that answer the same question"
                 )
     classifiers = [classifier for member in members for classifier in member.classifiers]
-    shared = {name: getattr(first, name) for name in ("image_shape", "batch_size", *READING)}
-    return Predictor(classifiers, **shared, metadata=first.metadata, epoch=first.epoch)
+    return Predictor(
+        classifiers, **first.preprocessing, batch_size=first.batch_size, metadata=first.metadata, epoch=first.epoch
+    )

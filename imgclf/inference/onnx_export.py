@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from imgclf.core.files import write_file
 from imgclf.core.metrics import decide
 from imgclf.core.names import VERSION
-from imgclf.inference.ensemble import READING
 from imgclf.inference.load import load
 from imgclf.inference.predictor import Predictor
 from imgclf.models.classifier import Classifier
@@ -70,7 +69,7 @@ def export(source: Predictor | str | Path, to: str | Path) -> float:
         "image_shape": json.dumps(predictor.image_shape),
         "threshold": str(predictor.threshold),
         "normalize": classifier.normalize,
-        "preprocessing": json.dumps({name: getattr(given, name) for name in READING}),
+        "preprocessing": json.dumps(given.preprocessing),
         "imgclf_version": VERSION,
     }
     if isinstance(data, dict):

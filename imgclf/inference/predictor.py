@@ -100,6 +100,12 @@ class Predictor:
         return f"Predictor({network} for {len(self.class_names)} classes ({names}), images of {shape}{known})"
 
     @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How a file becomes an input, in plain types, as ``ImageDataModule.preprocessing`` gives it."""
+        reading = {name: getattr(self, name) for name in ("reader", "polarity", "fit", "bits")}
+        return {"image_shape": list(self.image_shape), **reading}
+
+    @property
     def threshold(self) -> float:
         """The probability from which the second of two classes is predicted; the members' mean in an ensemble."""
         return sum(float(one.threshold) for one in self.classifiers) / len(self.classifiers)

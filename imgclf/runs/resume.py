@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgclf.core.text import shell_value
+from imgclf.runs.command_line import shell_command
 
 if TYPE_CHECKING:
     from imgclf.runs.run_dir import RunDir
@@ -18,7 +18,14 @@ WATCHING = ("best_checkpoint", "last_checkpoint", "progress_bar", "model_summary
 MAY_CHANGE = (
     *("resume.", "n_trials.", "name.", "evaluate_on.", "logger.", "data_dir.", "cache_dir."),
     *("data.data_dir.", "data.cache_dir.", "data.num_workers."),
-    *("trainer.accelerator.", "trainer.devices.", "trainer.num_nodes.", "trainer.strategy.", "trainer.max_epochs."),
+    *(
+        "trainer.accelerator.",
+        "trainer.devices.",
+        "trainer.num_nodes.",
+        "trainer.strategy.",
+        "trainer.threads.",
+        "trainer.max_epochs.",
+    ),
     *("trainer.log_every_n_steps.", "trainer.enable_", "trainer.profiler."),
     *(f"callbacks.{name}." for name in WATCHING),
 )
@@ -26,7 +33,7 @@ MAY_CHANGE = (
 
 def resume_hint(folder: Path) -> str:
     """What to type to continue the run in ``folder``."""
-    return f"hydra.run.dir={shell_value(folder)} resume=true continues it"
+    return f"{shell_command([f'hydra.run.dir={folder}', 'resume=true'])} continues it"
 
 
 def hint_if_saved(folder: Path) -> str:
@@ -36,7 +43,7 @@ def hint_if_saved(folder: Path) -> str:
 
 def changed_options(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The options that differ between two configurations and may not change, each as "name was A, is B"."""
-    before, after = _flat(saved), _flat(now)
+    before, after = flat(saved), flat(now)
     different = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     described = {key: f"{key} was {before.get(key)}, is {after.get(key)}" for key in different}
     faults = [text for key, text in described.items() if not f"{key}.".startswith(MAY_CHANGE)]
@@ -95,7 +102,8 @@ def _check_same_run(file: Path, saved: dict[str, Any], now: Mapping[str, Any], d
         )
 
 
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(config, Mapping):
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The dotted names of a nested dictionary's leaves, and their values."""
+    if not isinstance(config, dict):
         return {prefix[:-1]: config}
-    return {key: value for name, item in config.items() for key, value in _flat(item, f"{prefix}{name}.").items()}
+    return {key: value for name, item in config.items() for key, value in flat(item, f"{prefix}{name}.").items()}

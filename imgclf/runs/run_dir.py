@@ -104,6 +104,10 @@ class RunDir:
             return False
         saved = self._saved_config()
         evaluated = set(config["evaluate_on"]) <= set(saved["evaluate_on"])  # some of which the data may lack
+        patience, patience_before = (_patience(options) for options in (config, saved))
+        stopped_early = self.metrics()["epochs"] < saved["trainer"]["max_epochs"]
+        if stopped_early and patience > patience_before:
+            return False
         return evaluated and config["trainer"]["max_epochs"] <= saved["trainer"]["max_epochs"]
 
     def check_same_options(self, config: Mapping[str, Any]) -> None:
@@ -159,3 +163,8 @@ class RunDir:
     def _saved_config(self) -> dict[str, Any]:
         saved: Any = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
         return saved
+
+
+def _patience(config: Mapping[str, Any]) -> float:
+    """The epochs without improvement after which a run ends."""
+    return ((config.get("callbacks") or {}).get("early_stopping") or {}).get("patience", math.inf)

@@ -66,7 +66,13 @@ class Checkpoints(ModelCheckpoint):
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's EarlyStopping, which also remembers in a resumed run that it had stopped already."""
+    """Lightning's EarlyStopping, which also remembers in a resumed run that it had stopped already.
+
+    The patience is that of the options, so that a run may be continued with more of it.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.should_stop = self.wait_count >= self.patience

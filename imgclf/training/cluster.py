@@ -20,6 +20,8 @@ def cluster_environment() -> "ClusterEnvironment | None":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning warns where srun exists and was not used
         kind = next((kind for kind in (TorchElasticEnvironment, SLURMEnvironment) if kind.detect()), None)
+        if kind is SLURMEnvironment and "SLURM_STEP_ID" not in os.environ and "SLURM_PROCID" not in os.environ:
+            return None  # a shell within an allocation, where nothing started this process but its user
         try:
             return kind() if kind else None
         except RuntimeError as error:

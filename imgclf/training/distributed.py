@@ -51,8 +51,8 @@ def terminate(number: int, frame: Any) -> None:
 @contextlib.contextmanager
 def signals_kept() -> Iterator[None]:
     """On leaving, signals have the handlers that they had before."""
-    names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
-    before = {name: signal.getsignal(name) for name in names}
+    names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")  # Windows lacks three of them
+    before = {number: signal.getsignal(number) for name in names if (number := getattr(signal, name, None))}
     try:
         yield
     finally:

@@ -1,7 +1,6 @@
 """Ends a run: evaluates its best checkpoint, and leaves metrics and figures in the run folder."""
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,13 +10,13 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from imgclf.core.names import BINARY_METRICS, METRICS, SPLITS
-from imgclf.core.text import shell_value
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.evaluation.evaluate import evaluate
 from imgclf.evaluation.report import result_figures
 from imgclf.figures.dataset import plot_dataset
 from imgclf.figures.learning_curves import plot_learning_curves
 from imgclf.inference.load import load
+from imgclf.runs.command_line import shell_command
 from imgclf.runs.run_dir import RunDir
 from imgclf.training.fit import resumable
 from imgclf.training.history import History
@@ -86,13 +85,13 @@ def print_summary(run_dir: RunDir, metrics: Mapping[str, float | None], override
     console.print(table)
     seconds, speed = metrics["train/seconds"], metrics["train/images_per_second"]
     console.print(f"training took {seconds:.1f} s, {speed:,.0f} images per second at best\n", highlight=False)
-    path, best = shell_value(run_dir.path), shell_value(run_dir.best)
-    again = shlex.join(["python", "train.py", *(word for word in overrides if not word.startswith("resume="))])
+    evaluate = ["python", "evaluate.py", f"ckpt={run_dir.best}"]
+    again = [word for word in overrides if not word.startswith("resume=")]
     commands = {
-        "evaluate": f"python evaluate.py ckpt={best}" + ("" if "test" in splits else " split=val"),
-        "predict": f"python evaluate.py ckpt={best} images=PATH",
-        "resume": f"{again} hydra.run.dir={path} resume=true",
-        "dashboard": f"tensorboard --logdir {path}",
+        "evaluate": evaluate if "test" in splits else [*evaluate, "split=val"],
+        "predict": [*evaluate, "images=PATH"],
+        "resume": ["python", "train.py", *again, f"hydra.run.dir={run_dir.path}", "resume=true"],
+        "dashboard": ["tensorboard", "--logdir", str(run_dir.path)],
     }
-    for purpose, command in commands.items():
+    for purpose, command in zip(commands, map(shell_command, commands.values()), strict=True):
         console.print(f"{purpose:>9}:  {escape(command)}", highlight=False, soft_wrap=True)

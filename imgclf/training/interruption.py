@@ -12,6 +12,8 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from imgclf.training.distributed import Terminated, terminate
 
+REQUEUE = getattr(signal, "SIGUSR1", None)  # Windows has no such signal
+
 
 class Interruption(pl.Callback):
     """Ends a run after the current step on Ctrl-C, SIGTERM or SLURM's requeue signal (SIGUSR1), with a ``checkpoint``.
@@ -28,7 +30,7 @@ class Interruption(pl.Callback):
         self._signals: list[int] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        requeue = [signal.SIGUSR1] if SLURMEnvironment.detect() else []
+        requeue = [REQUEUE] if REQUEUE and SLURMEnvironment.detect() else []
         free = (signal.SIG_DFL, signal.default_int_handler, terminate)
         self._signals = [name for name in (signal.SIGINT, signal.SIGTERM, *requeue) if signal.getsignal(name) in free]
 
@@ -68,7 +70,7 @@ class Interruption(pl.Callback):
     def _end(self, trainer: pl.Trainer, save: bool = False) -> None:
         if save:
             trainer.save_checkpoint(self._checkpoint, weights_only=False)
-        if self._received == signal.SIGUSR1 and trainer.is_global_zero:
+        if self._received == REQUEUE and trainer.is_global_zero:
             job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID")
             if array:
                 job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"

@@ -32,7 +32,7 @@ def build_trainer(config: Mapping[str, Any], run_dir: RunDir, device: torch.devi
         run: dict[str, Any] = {"dirpath": str(run_dir.best.parent), "mode": better(config["objective"])}
         return instantiate(options, **{name: run[name] for name in run if options.get(name, "") is None})
 
-    trainer = config["trainer"]
+    trainer = {name: value for name, value in config["trainer"].items() if name != "threads"}
     callbacks = [
         build_callback(options)
         for name, options in config["callbacks"].items()

@@ -5,7 +5,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from imgclf.cli import flat
+from imgclf.runs.resume import flat
 from tests.conftest import PROJECT
 
 GROUPS = sorted(path.name for path in (PROJECT / "conf").iterdir() if path.is_dir())

@@ -2,9 +2,9 @@ import tomllib
 
 import pytest
 
-from imgclf.cli import flat, full_names
 from imgclf.help import help_text, key_values
-from imgclf.options import CONF
+from imgclf.runs.errors import CONF, full_names
+from imgclf.runs.resume import flat
 from tests.conftest import PROJECT
 
 OPTIONS = flat(
