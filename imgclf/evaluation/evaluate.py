@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from imgclf.core.metrics import classification_metrics, decide
+from imgclf.core.metrics import classification_metrics, decide, many_class_metrics
 from imgclf.core.text import some_names
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.datasets import ImageDataset
@@ -42,10 +42,17 @@ class Evaluation:
     @cached_property
     def metrics(self) -> dict[str, float]:
         """The name of every metric, such as "test/accuracy", to its value; the loss comes first."""
-        return {name: float(value) for name, value in self.metrics_of(torch.arange(len(self.labels))).items()}
+        values = self.metrics_of(torch.arange(len(self.labels)))
+        if self.num_classes > 2:
+            more = many_class_metrics(self.probabilities, self.labels)
+            values |= {f"{self.split}/{name}": value for name, value in more.items()}
+        return {name: float(value) for name, value in values.items()}
 
     def metrics_of(self, rows: Tensor) -> dict[str, Tensor]:
-        """Computes ``metrics`` for the images with these indices, int64. An index that occurs twice counts twice."""
+        """Computes ``metrics`` for the images with these indices, int64. An index that occurs twice counts twice.
+
+        ``MANY_CLASS_METRICS`` are left out: sorting the scores of every class takes too long for a thousand resamples.
+        """
         scores = self.probabilities[rows, 1] if self.num_classes == 2 else None
         values = classification_metrics(self.predicted[rows], self.labels[rows], self.num_classes, scores)
         return {f"{self.split}/{name}": value for name, value in {"loss": self.losses[rows].mean(), **values}.items()}

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from imgclf.core.text import printable
 from imgclf.evaluation.known_labels import known_labels
-from imgclf.evaluation.report import write_figures, write_predictions
+from imgclf.evaluation.predictions import write_predictions
+from imgclf.evaluation.report import write_figures
 from imgclf.figures.classification import plot_confusion_matrix, plot_predictions
 from imgclf.imaging.image_files import find_images
 from imgclf.inference.predictor import ImagesAs, Prediction, Predictor
@@ -38,10 +39,10 @@ def predict_files(
         FileNotFoundError: nothing matches the pattern.
         ValueError: none of the files is a readable image.
     """
-    files, predictions, seen = _predict(predictor, pattern, images_as)
+    files, predictions, probabilities, seen = _predict(predictor, pattern, images_as)
     class_names = predictor.class_names
     labels, names = known_labels(files, class_names), [printable(file) for file in files]
-    table = write_predictions(run_dir, names, labels, predictions)
+    table = write_predictions(run_dir, class_names, names, labels, predictions, probabilities)
     figures = {"predictions": plot_predictions(seen, labels, predictions, class_names)}
     metrics = {"images/count": float(len(files))}
     lines = []
@@ -66,10 +67,12 @@ def predict_files(
     return metrics
 
 
-def _predict(predictor: Predictor, pattern: str, images_as: ImagesAs) -> tuple[list[Path], list[Prediction], Tensor]:
-    """The files that are readable images, the prediction of each, and the first images as the network saw them."""
+def _predict(
+    predictor: Predictor, pattern: str, images_as: ImagesAs
+) -> tuple[list[Path], list[Prediction], list[list[float] | None], Tensor]:
+    """The files that are readable images, the answer to each, and the first images as the network saw them."""
     found = find_images(pattern)
-    files, predictions, seen, errors = [], [], [], []
+    files, predictions, probabilities, seen, errors = [], [], [], [], []
     for file in track(found, "predicting", console=get_console(), transient=True):
         try:
             image, faults = predictor.preprocess(file, images_as)
@@ -77,11 +80,16 @@ def _predict(predictor: Predictor, pattern: str, images_as: ImagesAs) -> tuple[l
             errors.append(error)
             continue
         files.append(file)
-        predictions += predictor.predict_preprocessed(image, faults)
+        shares = predictor.logits(image).softmax(1)
+        if faults[0]:
+            predictions.append(Prediction(None, faults[0], None))
+        else:
+            predictions += predictor.to_predictions(shares)
+        probabilities.append(None if faults[0] else shares[0].tolist())
         if len(seen) < SHOWN:
             seen.append(image[0])
     for error in errors:
         log.warning("left out: %s", error)
     if not files:
         raise ValueError(f"images={pattern}: none of {len(found)} files is a readable image ({errors[0]})")
-    return files, predictions, torch.stack(seen)
+    return files, predictions, probabilities, torch.stack(seen)

@@ -1,7 +1,7 @@
 """What an evaluation leaves behind: tables, figures, and the metrics in the terminal."""
 
+import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
 from rich import get_console
@@ -11,20 +11,19 @@ from rich.table import Column, Table
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.grad_cam import plot_explanations
 from imgclf.evaluation.intervals import bootstrap_intervals
+from imgclf.evaluation.predictions import write_predictions
+from imgclf.evaluation.tables import PER_CLASS_COLUMNS, confusion_rows, per_class_rows
 from imgclf.figures.classification import plot_confusion_matrix, plot_mistakes, plot_precision_recall, plot_roc
 from imgclf.figures.dataset import plot_samples
 from imgclf.figures.style import encode_png, render
-from imgclf.inference.predictor import Prediction, Predictor
+from imgclf.inference.predictor import Predictor
 from imgclf.runs.run_dir import RunDir
-
-PREDICTION_COLUMNS = ["file", "label", "predicted", "class_name", "probability"]
 
 
 def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predictor) -> dict[str, float]:
-    """Writes predictions.csv, the figures, intervals.json and metrics.json; prints the metrics and returns them."""
+    """Writes the tables and figures, intervals.json and metrics.json; prints the metrics and returns them."""
     class_names, split = predictor.class_names, evaluation.split
-    predictions = predictor.to_predictions(evaluation.probabilities)
-    write_predictions(run_dir, evaluation.names, evaluation.labels.tolist(), predictions)
+    write_tables(run_dir, [evaluation], predictor)
     title = f"{split.capitalize()} images as the network sees them"
     images, labels = evaluation.images.examples()
     figures = {"samples": plot_samples(images, labels, class_names, title), **result_figures(evaluation, class_names)}
@@ -38,14 +37,25 @@ def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predic
     title = f"{split} ({len(evaluation.labels):,} images)"
     table = Table("metric", Column("value", justify="right"), Column("95% interval", justify="right"), title=title)
     for name, value in evaluation.metrics.items():
-        low, high = intervals[name]
-        table.add_row(name.partition("/")[2], f"{value:.4f}", f"{low:.4f} to {high:.4f}")
+        low, high = intervals.get(name, (math.nan, math.nan))
+        interval = "" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
+        table.add_row(name.partition("/")[2], "undefined" if math.isnan(value) else f"{value:.4f}", interval)
     get_console().print(table)
-    lines = [f"metrics.json, predictions.csv and figures are in {run_dir.path}"]
+    lines = [f"metrics.json, predictions.csv, per_class.csv and figures are in {run_dir.path}"]
     if evaluation.num_classes == 2:
         lines.insert(0, f"{class_names[1]} is predicted from a probability of {evaluation.threshold:.4f} on")
     get_console().print(escape("\n".join(lines)), highlight=False, soft_wrap=True)
     return evaluation.metrics
+
+
+def write_tables(run_dir: RunDir, evaluations: Sequence[Evaluation], predictor: Predictor) -> None:
+    """Writes per_class.csv of all evaluations, and of the last one predictions.csv and confusion_matrix.csv."""
+    names, last = predictor.class_names, evaluations[-1]
+    rows = [row for evaluation in evaluations for row in per_class_rows(evaluation, names)]
+    run_dir.write_csv("per_class.csv", PER_CLASS_COLUMNS, rows)
+    run_dir.write_csv("confusion_matrix.csv", ["", *names], confusion_rows(last, names))
+    predictions, probabilities = predictor.to_predictions(last.probabilities), last.probabilities.tolist()
+    write_predictions(run_dir, names, last.names, last.labels.tolist(), predictions, probabilities)
 
 
 def result_figures(evaluation: Evaluation, class_names: list[str]) -> dict[str, Figure]:
@@ -70,14 +80,3 @@ def write_figures(run_dir: RunDir, figures: Mapping[str, Figure]) -> None:
     """Writes each figure to figures/NAME.png of the run folder."""
     for name, figure in figures.items():
         run_dir.write(f"figures/{name}.png", encode_png(render(figure)))
-
-
-def write_predictions(
-    run_dir: RunDir, files: Sequence[str], labels: Sequence[int | None], predictions: Sequence[Prediction]
-) -> Path:
-    """Writes predictions.csv, a row for each image. The cells of an unknown label or class stay empty."""
-    rows = []
-    for file, label, given in zip(files, labels, predictions, strict=True):
-        probability = None if given.probability is None else f"{given.probability:.6f}"
-        rows.append({"file": file, "label": label, **given._asdict(), "probability": probability})
-    return run_dir.write_csv("predictions.csv", PREDICTION_COLUMNS, rows)
