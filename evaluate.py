@@ -41,12 +41,15 @@ def main(cfg: DictConfig) -> float | None:
             return None
         own_data, same_images = options.evaluated_data(cfg)
         check_unseen(paths, cfg.data, cfg.split, own_data)
-        data = instantiate(cfg.data, _convert_="all")
+        config = options.plain(cfg)["data"]
+        class_map = config.pop("class_map")
+        data = instantiate(config, _convert_="all")
         data.prepare_data()
         for path in paths if same_images else ():
             warn_of_changed_data(path, data)
         run_dir.write_config(options.plain(cfg), str(device))
-        return report_evaluation(run_dir, evaluate(predictor, data, cfg.split), predictor)[f"{cfg.split}/accuracy"]
+        evaluation = evaluate(predictor, data, cfg.split, class_map)
+        return report_evaluation(run_dir, evaluation, predictor)[f"{cfg.split}/accuracy"]
 
 
 if __name__ == "__main__":

@@ -79,7 +79,8 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     assert result.code == 0, result.err
     run = tmp_path / "run"
     values = json.loads((run / "metrics.json").read_text())
-    expected = {f"{split}/{name}" for split in ("train", "val", "test") for name in METRICS}
+    names = (*METRICS, "auroc", "calibration_error")
+    expected = {f"{split}/{name}" for split in ("train", "val", "test") for name in names}
     assert set(values) == expected | {*TIMES, "best_epoch", "epochs"}
     assert values["epochs"] == 3
     assert 1 <= values["best_epoch"] <= 3
@@ -89,7 +90,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
-    best = max(rows, key=lambda row: float(row["val/accuracy"]))
+    best = max(rows, key=lambda row: (float(row["val/accuracy"]), -float(row["val/loss"])))
     assert values["best_epoch"] == int(best["epoch"])
     assert values["train/images_per_second"] == max(float(row["images_per_second"]) for row in rows)
 
