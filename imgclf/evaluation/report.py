@@ -13,7 +13,13 @@ from imgclf.evaluation.grad_cam import plot_explanations
 from imgclf.evaluation.intervals import bootstrap_intervals
 from imgclf.evaluation.predictions import write_predictions
 from imgclf.evaluation.tables import PER_CLASS_COLUMNS, confusion_rows, per_class_rows
-from imgclf.figures.classification import plot_confusion_matrix, plot_mistakes, plot_precision_recall, plot_roc
+from imgclf.figures.classification import (
+    find_mistakes,
+    plot_confusion_matrix,
+    plot_mistakes,
+    plot_precision_recall,
+    plot_roc,
+)
 from imgclf.figures.dataset import plot_samples
 from imgclf.figures.style import encode_png, render
 from imgclf.inference.predictor import Predictor
@@ -49,11 +55,19 @@ def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predic
 
 
 def write_tables(run_dir: RunDir, evaluations: Sequence[Evaluation], predictor: Predictor) -> None:
-    """Writes per_class.csv of all evaluations, and of the last one predictions.csv and confusion_matrix.csv."""
+    """Writes per_class.csv of all evaluations, and of the last one the other tables."""
     names, last = predictor.class_names, evaluations[-1]
     rows = [row for evaluation in evaluations for row in per_class_rows(evaluation, names)]
     run_dir.write_csv("per_class.csv", PER_CLASS_COLUMNS, rows)
     run_dir.write_csv("confusion_matrix.csv", ["", *names], confusion_rows(last, names))
+    wrong = find_mistakes(last.labels, last.predicted, last.probabilities)
+    given = zip(*(values[wrong].tolist() for values in (last.labels, last.predicted)), strict=True)
+    confidence = last.probabilities[wrong, last.predicted[wrong]].tolist()
+    rows = [
+        (last.names[row], names[label], names[answer], f"{share:.6f}")
+        for row, (label, answer), share in zip(wrong.tolist(), given, confidence, strict=True)
+    ]
+    run_dir.write_csv("mistakes.csv", ["file", "label_name", "class_name", "probability"], rows)
     predictions, probabilities = predictor.to_predictions(last.probabilities), last.probabilities.tolist()
     write_predictions(run_dir, names, last.names, last.labels.tolist(), predictions, probabilities)
 
