@@ -165,7 +165,7 @@ def plot_heat_maps(images: Tensor, heat: Tensor, captions: Sequence[str], groups
     figure = Figure(figsize=(max(6, columns * 1.9), len(groups) * 2.4 + 0.5), layout="constrained")
     shown, start = overlay_heat_map(images, heat), 0
     for ax, (name, count) in zip(np.atleast_1d(figure.subplots(len(groups))), groups.items(), strict=True):
-        draw_images(ax, shown[start : start + count], captions[start : start + count], columns)
+        draw_images(ax, shown[start : start + count], captions[start : start + count], columns, beside=captions)
         ax.set_title(name, loc="left", fontsize=10)
         start += count
     figure.suptitle(title)

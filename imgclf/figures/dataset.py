@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from imgclf.data.datasets import ImageDataset
@@ -103,6 +103,7 @@ def _draw_histogram(ax: Axes, histogram: np.ndarray) -> None:
     ax.stairs(shares, np.linspace(0, GREY_LEVELS, BINS + 1), fill=True, color=BLUE)
     ax.set(xlabel="grey level", ylabel="share of pixels (log scale)", yscale="log")
     ax.set_ylim(bottom=10.0 ** math.floor(math.log10(shares[shares > 0].min(initial=1.0))))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if shares.max() < 100 * ax.get_ylim()[0] else (1,)))
     ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
     ax.yaxis.set_minor_formatter(NullFormatter())
     despine(ax)

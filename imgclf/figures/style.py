@@ -115,10 +115,18 @@ def shorten(name: str, length: int = LONGEST_LINE) -> str:
 
 
 def draw_images(
-    ax: Axes, images: Tensor, captions: Sequence[str], columns: int, colours: Sequence[str] | None = None
+    ax: Axes,
+    images: Tensor,
+    captions: Sequence[str],
+    columns: int,
+    colours: Sequence[str] | None = None,
+    beside: Sequence[str] = (),
 ) -> None:
-    """Draws the images of ``plot_images`` on one pair of axes, because drawing a pair for each takes a second."""
-    characters, lines = _caption_size(captions)
+    """Draws the images of ``plot_images`` on one pair of axes, because drawing a pair for each takes a second.
+
+    The captions are of one size with those of ``beside``, which are drawn on other axes of the figure.
+    """
+    characters, lines = _caption_size([*captions, *beside])
     gap, caption_height = 0.08, 0.16 * lines
     column_pitch, row_pitch = 1 + gap, 1 + gap + caption_height
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
