@@ -15,6 +15,7 @@ from imgclf.evaluation.predictions import write_predictions
 from imgclf.evaluation.tables import PER_CLASS_COLUMNS, confusion_rows, per_class_rows
 from imgclf.figures.classification import (
     find_mistakes,
+    plot_calibration,
     plot_confusion_matrix,
     plot_mistakes,
     plot_precision_recall,
@@ -73,7 +74,7 @@ def write_tables(run_dir: RunDir, evaluations: Sequence[Evaluation], predictor: 
 
 
 def result_figures(evaluation: Evaluation, class_names: list[str]) -> dict[str, Figure]:
-    """Draws the confusion matrix, the mistakes and, for two classes, the two curves; returns each with its name."""
+    """Draws an evaluation's figures, those of two classes too, and returns each with its name."""
     metrics, labels, split = evaluation.metrics, evaluation.labels, evaluation.split
     probabilities, threshold = evaluation.probabilities, evaluation.threshold
     title = f"{split.capitalize()} accuracy {metrics[f'{split}/accuracy']:.4f}"
@@ -81,6 +82,9 @@ def result_figures(evaluation: Evaluation, class_names: list[str]) -> dict[str, 
         "confusion_matrix": plot_confusion_matrix(evaluation.confusion_matrix(), class_names, title),
         "mistakes": plot_mistakes(evaluation.images, labels, evaluation.predicted, probabilities, class_names, title),
     }
+    confidence = probabilities.gather(1, evaluation.predicted[:, None])[:, 0]
+    title = f"{split.capitalize()}: calibration error {metrics[f'{split}/calibration_error']:.4f}"
+    figures["calibration"] = plot_calibration(evaluation.predicted == labels, confidence, title)
     if evaluation.num_classes == 2:
         scores, positive = probabilities[:, 1], f"{split.capitalize()}, {class_names[1]}"
         title = f"{positive}: ROC, area {metrics[f'{split}/auroc']:.4f}"

@@ -26,6 +26,7 @@ from imgclf.figures.style import (
 )
 
 MAX_MISTAKES = 30
+CALIBRATION_BINS = 15
 MAX_TICKS = 40  # class names on an axis
 MAX_CLASSES_WITH_NUMBERS = 20  # a confusion matrix of more classes shows colours only
 
@@ -111,6 +112,30 @@ def plot_predictions(
     if len(answers) > len(images):
         title += f" (the first {len(images)} of {len(answers):,})"
     return plot_images(images, captions, title, colours)
+
+
+def plot_calibration(correct: Tensor, confidence: Tensor, title: str) -> Figure:
+    """Draws how often the answers of each confidence are right: a reliability diagram in 15 bins (Guo et al. 2017).
+
+    There are N answers: whether each is right, bool (N,), and the probability of its class, float (N,) in [0, 1].
+    """
+    bins = (confidence * CALIBRATION_BINS).long().clamp_max(CALIBRATION_BINS - 1)
+    counts, right = bins.bincount(minlength=CALIBRATION_BINS), bins[correct].bincount(minlength=CALIBRATION_BINS)
+    sums = bins.bincount(confidence.double(), minlength=CALIBRATION_BINS)
+    used = counts > 0
+    figure = Figure(figsize=(5.6, 6), layout="constrained")
+    ax, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    ax.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfectly calibrated")
+    ax.plot((sums / counts)[used], (right / counts)[used], "o-", color=BLUE, label="answers")
+    ax.set(title=title, ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+    ax.legend(frameon=False, loc="upper left")
+    ax.grid(alpha=0.3)
+    edges = torch.linspace(0, 1, CALIBRATION_BINS + 1)
+    below.stairs((counts / len(bins)).numpy(), edges.numpy(), fill=True, color=BLUE)
+    below.set(xlabel="confidence (probability of the predicted class)", ylabel="share of answers")
+    for axes in (ax, below):
+        despine(axes)
+    return figure
 
 
 def plot_roc(labels: Tensor, scores: Tensor, threshold: float, title: str) -> Figure:

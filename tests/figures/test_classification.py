@@ -5,6 +5,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, precision_
 
 from imgclf.data.datasets import ImageDataset
 from imgclf.figures.classification import (
+    plot_calibration,
     plot_confusion_matrix,
     plot_heat_maps,
     plot_mistakes,
@@ -168,3 +169,12 @@ def test_names_that_no_font_has_are_numbered_once(caplog):
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["class 0", "class 1"]
     assert len(caplog.records) <= 1
     assert shown_names(["ü", "Görüntüler"]) == ["ü", "Görüntüler"]
+
+
+def test_calibration_is_how_often_answers_of_a_confidence_are_right():
+    confidence = torch.tensor([0.5, 0.5, 0.9, 0.9, 0.9, 1.0])
+    figure = plot_calibration(torch.tensor([True, False, True, True, False, True]), confidence, "title")
+    (line,) = (line for line in figure.axes[0].lines if line.get_color() == BLUE)
+    assert line.get_xdata().tolist() == pytest.approx([0.5, 0.9, 1.0])
+    assert line.get_ydata().tolist() == pytest.approx([0.5, 2 / 3, 1.0])
+    render(figure)
