@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> float | None:
     from imgclf.core.device import choose_device, shorten_steps
     from imgclf.evaluation.corruptions import corrupted_accuracies, report_corruptions
     from imgclf.evaluation.evaluate import evaluate
-    from imgclf.evaluation.leakage import check_unseen, is_other_folder, warn_of_changed_data
+    from imgclf.evaluation.leakage import check_unseen, warn_of_changed_data
     from imgclf.evaluation.predict_files import predict_files
     from imgclf.evaluation.report import report_evaluation
     from imgclf.inference.ensemble import ensemble
@@ -46,11 +46,11 @@ def main(cfg: DictConfig) -> float | None:
             run_dir.write_config(options.plain(cfg), str(device))
             return None
         own_data, same_images = options.evaluated_data(cfg)
-        options.use_preprocessing(cfg, predictor.preprocessing)
         check_unseen(paths, cfg.data, cfg.split, own_data)
-        if "data.test_fraction" not in options.typed_options() and is_other_folder(paths, cfg.data):
-            cfg.data.test_fraction = 1.0  # the whole of a folder without a test part
-        data = instantiate(cfg.data, _convert_="all")
+        options.adapt_data(cfg, predictor.preprocessing)
+        config = options.plain(cfg)["data"]
+        class_map = config.pop("class_map")
+        data = instantiate(config, _convert_="all")
         data.prepare_data()
         for note in data.notes:
             log.warning(note)
@@ -58,7 +58,7 @@ def main(cfg: DictConfig) -> float | None:
             warn_of_changed_data(path, data)
         run_dir.write_config(options.plain(cfg), str(device))
         corruption = None if cfg.corruption == "all" else cfg.corruption
-        evaluation = evaluate(predictor, data, cfg.split, corruption, cfg.severity)
+        evaluation = evaluate(predictor, data, cfg.split, class_map, corruption, cfg.severity)
         metrics = report_evaluation(run_dir, evaluation, predictor)
         if cfg.corruption == "all":
             report_corruptions(run_dir, evaluation, corrupted_accuracies(predictor, evaluation))

@@ -175,11 +175,14 @@ def check_corruption(cfg: DictConfig) -> None:
         raise ValueError(f"corruption={cfg.corruption} is for a data set whose classes are known: leave out images")
 
 
-def use_preprocessing(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None:
+def adapt_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None:
     """Has image files that evaluate.py was given be read as those that the checkpoint was trained on.
 
-    Options that were typed stay. ``preprocessing`` is what the checkpoint says.
+    Of a folder that no checkpoint was trained on, and that has no test part, all images are test images. Options that
+    were typed stay. ``preprocessing`` is what the checkpoint says.
     """
+    from imgclf.evaluation.leakage import is_other_folder  # lazy: it imports torch
+
     channels, *image_size = preprocessing["image_shape"]
     values = {
         "image_size": image_size,
@@ -190,6 +193,8 @@ def use_preprocessing(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None
     for name, value in values.items():
         if name in cfg.data and f"data.{name}" not in typed_options():
             cfg.data[name] = value
+    if "data.test_fraction" not in typed_options() and is_other_folder(checkpoint_paths(cfg.ckpt), cfg.data):
+        cfg.data.test_fraction = 1.0
 
 
 def evaluated_data(cfg: DictConfig) -> tuple[bool, bool]:

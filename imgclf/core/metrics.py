@@ -1,11 +1,14 @@
 """The metrics of a stage or a split. torchmetrics computes those that ``imgclf.core.names.METRIC_TABLE`` lists."""
 
+import math
+
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torchmetrics import CatMetric, MeanMetric
 from torchmetrics.functional import classification as functional
 
-from imgclf.core.names import METRIC_TABLE
+from imgclf.core.names import METRIC_TABLE, TOP5_FROM
 
 
 def decide(probabilities: Tensor, threshold: float | Tensor = 0.5) -> Tensor:
@@ -26,14 +29,17 @@ def decide(probabilities: Tensor, threshold: float | Tensor = 0.5) -> Tensor:
 def youden_threshold(scores: Tensor, labels: Tensor) -> float:
     """The threshold with the largest sensitivity + specificity (Youden 1950).
 
-    The threshold lies half way between two neighbouring scores. It is 0.5 if no score separates the classes.
+    The threshold lies half way between two neighbouring scores. It is 0.5 if no score separates the classes,
+    or only one of them occurs.
 
     Args:
         scores: float (N,), probabilities of the positive class.
-        labels: int64 (N,), 0 or 1. Both must occur.
+        labels: int64 (N,), 0 or 1.
     """
     from sklearn.metrics import roc_curve  # lazy: scikit-learn takes a second to import, and few runs need it
 
+    if len(labels.unique()) < 2:
+        return 0.5
     false_rate, true_rate, thresholds = roc_curve(labels.cpu(), scores.double().cpu(), drop_intermediate=False)
     best = int(np.argmax(true_rate - false_rate))
     if best == 0:  # the first point of the curve predicts no image as positive
@@ -47,8 +53,9 @@ def classification_metrics(
 ) -> dict[str, Tensor]:
     """Computes every metric of ``METRIC_TABLE`` that is defined for this number of classes.
 
-    A macro average leaves out the classes that occur neither among the labels nor among the predictions. A ratio 0/0
-    counts as 0. Both conventions are scikit-learn's.
+    A macro average leaves out the classes that occur neither among the labels nor among the predictions; a class that
+    lacks one of the two counts as 0, as in scikit-learn. A metric that is undefined, because a class that it needs has
+    no images, is NaN.
 
     Args:
         predicted: int64 (N,), the predicted classes.
@@ -68,11 +75,39 @@ def classification_metrics(
         if metric.binary and num_classes != 2:
             continue
         options = {**metric.options, **({} if metric.binary else {"num_classes": num_classes})}
+        if any(not (labels == label).any() for label in metric.needs):
+            values[name] = torch.full((), math.nan, device=labels.device)
+            continue
         answers = scores if metric.takes_scores else predicted
         value = getattr(functional, metric.function)(answers, labels, validate_args=False, **options)
-        if not metric.takes_scores:  # for a single class, torchmetrics leaves kappa as the NaN of 0/0
-            value = value.nan_to_num(0.0)
         values[name] = value.clamp_max(1)  # an area is a sum, which rounding may lift above 1
+    return values
+
+
+def many_class_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Computes what more than two classes have besides ``classification_metrics``: ``MANY_CLASS_METRICS``.
+
+    "auroc" is the macro average of one class against the rest, over the classes that have images and others have too;
+    NaN if there is none. "calibration_error" is that of the most probable class, in 15 bins (Guo et al. 2017).
+    "top5_accuracy" joins them from ``TOP5_FROM`` classes on.
+
+    Args:
+        probabilities: float (N, classes).
+        labels: int64 (N,), the true classes.
+    """
+    classes = probabilities.shape[1]
+    options = {"num_classes": classes, "validate_args": False}
+    present = labels.unique().tolist()
+    areas = [
+        functional.binary_auroc(probabilities[:, label], (labels == label).long(), validate_args=False)
+        for label in (present if len(present) > 1 else ())
+    ]
+    area = torch.stack(areas).mean() if areas else torch.tensor(math.nan)
+    error = functional.multiclass_calibration_error(probabilities, labels, n_bins=15, **options)
+    values = {"auroc": area.clamp_max(1), "calibration_error": error}
+    if classes >= TOP5_FROM:
+        top5 = functional.multiclass_accuracy(probabilities, labels, top_k=5, average="micro", **options)
+        values["top5_accuracy"] = top5
     return values
 
 

@@ -17,12 +17,14 @@ class Metric:
             classes and is given ``num_classes``; a function "binary_..." serves two classes only.
         options: further arguments of the function.
         takes_scores: whether it takes the positive class's probabilities instead of the predicted classes.
+        needs: of two classes, those that have to be among the labels; without them the metric is undefined, NaN.
     """
 
     function: str
     options: Mapping[str, Any] = field(default_factory=dict)
     takes_scores: bool = False
     lower_is_better: bool = False
+    needs: tuple[int, ...] = ()
 
     @property
     def binary(self) -> bool:
@@ -37,14 +39,17 @@ METRIC_TABLE = {
     "recall": Metric("multiclass_recall", {"average": "macro"}),
     "f1": Metric("multiclass_f1_score", {"average": "macro"}),
     "kappa": Metric("multiclass_cohen_kappa"),
-    "auroc": Metric("binary_auroc", takes_scores=True),
-    "average_precision": Metric("binary_average_precision", takes_scores=True),
-    "sensitivity": Metric("binary_recall"),
-    "specificity": Metric("binary_specificity"),
+    "auroc": Metric("binary_auroc", takes_scores=True, needs=(0, 1)),
+    "average_precision": Metric("binary_average_precision", takes_scores=True, needs=(1,)),
+    "sensitivity": Metric("binary_recall", needs=(1,)),
+    "specificity": Metric("binary_specificity", needs=(0,)),
     "calibration_error": Metric("binary_calibration_error", {"n_bins": 15}, takes_scores=True, lower_is_better=True),
 }
 METRICS = ("loss", *(name for name, metric in METRIC_TABLE.items() if not metric.binary))
 BINARY_METRICS = tuple(name for name, metric in METRIC_TABLE.items() if metric.binary)
+# More than two classes have these too, but only in an evaluation: training keeps no probabilities of its epochs.
+MANY_CLASS_METRICS = ("auroc", "calibration_error", "top5_accuracy")
+TOP5_FROM = 20  # classes, from which the top-5 accuracy says something
 LOWER_IS_BETTER = ("loss", *(name for name, metric in METRIC_TABLE.items() if metric.lower_is_better))
 BINARY_OBJECTIVES = tuple(f"val/{name}" for name in BINARY_METRICS)
 OBJECTIVES = (*(f"val/{name}" for name in METRICS), *BINARY_OBJECTIVES)

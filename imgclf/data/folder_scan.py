@@ -87,7 +87,9 @@ def scan_folder(root: Path, label_pattern: re.Pattern[str] | None = None) -> Sca
             found.parts[part] = files
     if unread:
         counts = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in unread.most_common(8))
-        found.notes.append(f"passed over {unread.total()} files that are not read as images: {counts}{_extras(unread)}")
+        missing = ", ".join(filter(missing_reader, unread))
+        hint = f"; {missing} need: pip install -e '.[formats]'" if missing else ""
+        found.notes.append(f"passed over {unread.total()} files that are not read as images: {counts}{hint}")
     check_classes(found, root)
     return found
 
@@ -126,7 +128,7 @@ def check_classes(found: Scan, root: Path) -> None:
     if first_part == "test" or (first_part == "val" and "train" not in found.parts):  # for evaluation only
         classes = class_names_of(file for files in found.parts.values() for file in files)
     if len(classes) < 2:
-        inner = next((path for path in _folders(root) if _looks_like_a_set(path)), None) if root.is_dir() else None
+        inner = next((path for path in _folders(root) if len(_folders(path)) > 1), None) if root.is_dir() else None
         hint = f"; did you mean root={printable(inner)}?" if inner else ""
         raise ValueError(
             f"root={printable(root)}: needs two class folders or more, found {listed(classes)}; "
@@ -225,10 +227,6 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_junk(path))
 
 
-def _looks_like_a_set(folder: Path) -> bool:
-    return len(_folders(folder)) > 1
-
-
 def _image_files(folder: Path, unread: Counter[str]) -> Iterator[Path]:
     """The image files below a folder; of other files the endings are counted. Links to folders are followed once."""
     visited = set()
@@ -246,8 +244,3 @@ def _image_files(folder: Path, unread: Counter[str]) -> Iterator[Path]:
                 yield path
             else:
                 unread[path.suffix.lower()] += 1
-
-
-def _extras(unread: Counter[str]) -> str:
-    missing: Sequence[str] = [ending for ending in unread if missing_reader(ending)]
-    return f"; {', '.join(missing)} need: pip install -e '.[formats]'" if missing else ""

@@ -13,17 +13,10 @@ from torch import Tensor
 from imgclf.core.names import SPLITS
 from imgclf.core.text import printable
 from imgclf.core.validation import Positive, checked
+from imgclf.data import folder_scan
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.datasets import ImageDataset
-from imgclf.data.folder_scan import (
-    UNDIVIDED,
-    ImageFile,
-    class_names_of,
-    compiled,
-    groups_of,
-    listed,
-    scan_folder,
-)
+from imgclf.data.folder_scan import UNDIVIDED, ImageFile, class_names_of, compiled, listed
 from imgclf.data.label_table import find_table, scan_table
 from imgclf.data.memmap_cache import Form, MemmapImageDataset, decode_files
 from imgclf.data.splits import split_holdout
@@ -117,7 +110,7 @@ class ImageFolder(ImageDataModule):
     def parts(self) -> dict[str, list[ImageFile]]:
         """The files of "train", "val" and "test", as far as there are such parts; or all files as ``UNDIVIDED``."""
         if self.labels is None:
-            scan = scan_folder(self.folder, self.label_pattern)
+            scan = folder_scan.scan_folder(self.folder, self.label_pattern)
         else:
             table = find_table(self.labels, [Path(), self.folder, Path(self.data_dir).expanduser()])
             scan = scan_table(table, self.folder, self.columns, self.skip_bad)
@@ -202,13 +195,10 @@ class ImageFolder(ImageDataModule):
 
     def _without_test(self, part: str) -> tuple[Tensor, Tensor]:
         """The rows of a part that remain when the test images are held out, and those of the test images."""
-        if part not in self._held_out:
-            rows, fraction = self._decoded[part].rows, self.test_fraction or UNDIVIDED_TEST_FRACTION
-            drawn = rows[:0], rows  # all of them
-            if fraction < 1:
-                drawn = self._hold_out(part, rows, fraction, TEST_SEED, "test_fraction")
-            self._held_out[part] = drawn
-        return self._held_out[part]
+        rows, fraction = self._decoded[part].rows, self.test_fraction or UNDIVIDED_TEST_FRACTION
+        if part not in self._held_out and fraction < 1:
+            self._held_out[part] = self._hold_out(part, rows, fraction, TEST_SEED, "test_fraction")
+        return self._held_out.get(part, (rows[:0], rows))
 
     def _hold_out(self, part: str, rows: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor, Tensor]:
         images = self._decoded[part]
@@ -226,7 +216,7 @@ class ImageFolder(ImageDataModule):
 
     def _groups_of(self, part: str) -> list[str | None]:
         if part not in self._groups:
-            self._groups[part] = groups_of(self.parts[part], self.group_pattern, self.notes)
+            self._groups[part] = folder_scan.groups_of(self.parts[part], self.group_pattern, self.notes)
         return self._groups[part]
 
     def _decode(self, parts: Iterable[str]) -> None:

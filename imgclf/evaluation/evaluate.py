@@ -1,6 +1,9 @@
 """Evaluates a predictor on a split. The end of training and evaluate.py both use this one function."""
 
+import copy
 import logging
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from imgclf.core.metrics import classification_metrics, decide
+from imgclf.core.metrics import classification_metrics, decide, many_class_metrics
 from imgclf.core.text import some_names
 from imgclf.core.validation import checked
 from imgclf.data.datamodule import ImageDataModule
@@ -44,10 +47,17 @@ class Evaluation:
     @cached_property
     def metrics(self) -> dict[str, float]:
         """The name of every metric, such as "test/accuracy", to its value; the loss comes first."""
-        return {name: float(value) for name, value in self.metrics_of(torch.arange(len(self.labels))).items()}
+        values = self.metrics_of(torch.arange(len(self.labels)))
+        if self.num_classes > 2:
+            more = many_class_metrics(self.probabilities, self.labels)
+            values |= {f"{self.split}/{name}": value for name, value in more.items()}
+        return {name: float(value) for name, value in values.items()}
 
     def metrics_of(self, rows: Tensor) -> dict[str, Tensor]:
-        """Computes ``metrics`` for the images with these indices, int64. An index that occurs twice counts twice."""
+        """Computes ``metrics`` for the images with these indices, int64. An index that occurs twice counts twice.
+
+        ``MANY_CLASS_METRICS`` are left out: sorting the scores of every class takes too long for a thousand resamples.
+        """
         scores = self.probabilities[rows, 1] if self.num_classes == 2 else None
         values = classification_metrics(self.predicted[rows], self.labels[rows], self.num_classes, scores)
         return {f"{self.split}/{name}": value for name, value in {"loss": self.losses[rows].mean(), **values}.items()}
@@ -62,22 +72,25 @@ def evaluate(
     predictor: Predictor,
     data: ImageDataModule,
     split: str,
+    class_map: dict[str, str] | None = None,
     corruption: Corruption | None = None,
     severity: Severity = 3,
 ) -> Evaluation:
     """Evaluates a predictor on the split "train", "val" or "test" of data, without augmentation.
 
-    With a ``corruption`` the images are corrupted first (see ``imgclf.transforms.corruptions``).
+    The data may lack some of the checkpoint's classes; ``match_classes`` finds the others. With a ``corruption`` the
+    images are corrupted first (see ``imgclf.transforms.corruptions``).
 
     Raises:
-        ValueError: the corruption is unknown, the images have another shape than the checkpoint's, or the classes are
-            others in number or come in another order.
+        ValueError: the corruption is unknown, the images have another shape than the checkpoint's, or a class is none
+            of the checkpoint's.
 
     Example:
         >>> evaluate(load("best.ckpt"), Digits(), "test").metrics["test/accuracy"]
     """
-    _check_class_names(list(data.class_names), predictor.class_names)
-    images = data.eval_dataset(split)
+    indices = torch.tensor(match_classes(data.class_names, predictor.class_names, class_map))
+    images = copy.copy(data.eval_dataset(split))
+    images.labels = indices[images.labels]
     if corruption:
         images = ImageDataset(corrupt(images[:][0], corruption, severity), images.targets)
         logits = predictor.logits(images.images)
@@ -94,18 +107,53 @@ def evaluate(
     )
 
 
-def _check_class_names(names: list[str], known: list[str]) -> None:
-    given, expected = some_names(names), some_names(known)
-    if len(names) != len(known):
+def match_classes(
+    data_names: Sequence[str], known_names: Sequence[str], class_map: Mapping[str, str] | None = None
+) -> list[int]:
+    """The index in ``known_names`` of each class of the data, found by name; case, spaces, _ and - do not count.
+
+    Args:
+        data_names: the classes of the data.
+        known_names: the classes of the checkpoint.
+        class_map: for some classes of the data, which class of the checkpoint each is.
+
+    Raises:
+        ValueError: a class matches none, or several, of the checkpoint's, two match the same one without
+            ``class_map``, or ``class_map`` names classes that do not exist.
+
+    Example:
+        >>> match_classes(["pneumonia", "Normal"], ["NORMAL", "PNEUMONIA"])
+        [1, 0]
+    """
+    by_hand = {str(name): str(known) for name, known in (class_map or {}).items()}
+    data_classes, known_classes = some_names([*data_names]), some_names([*known_names])
+    for name, known in by_hand.items():
+        if name not in data_names or known not in known_names:
+            raise ValueError(
+                f"class_map={{{name}: {known}}}: it maps a class of the data ({data_classes}) to one of the checkpoint "
+                f"({known_classes})"
+            )
+    plain_names = [_plain(name) for name in known_names]
+    found, unmatched = {}, []
+    for name in data_names:
+        known = by_hand.get(name, name)
+        if known in known_names:
+            found[name] = known_names.index(known)
+        elif plain_names.count(_plain(known)) == 1:
+            found[name] = plain_names.index(_plain(known))
+        else:
+            unmatched.append(name)
+    alike = [name for name in found if name not in by_hand and [*found.values()].count(found[name]) > 1]
+    if faulty := unmatched or alike:
+        why = "are none" if unmatched else "are the same class"
         raise ValueError(
-            f"the data has {len(names)} classes ({given}), the checkpoint {len(known)} ({expected}): evaluate it on "
-            "data of the same classes"
+            f"{len(faulty)} of the data's {len(data_names)} classes ({some_names(faulty)}) {why} of the checkpoint's "
+            f"{len(known_names)} ({known_classes}): class_map={{{faulty[0]}: NAME}} maps a class by hand"
         )
-    if names != known and set(names) == set(known):
-        raise ValueError(
-            f"the data's classes ({given}) come in another order than the checkpoint's ({expected}): positive=NAME "
-            "puts the class to be detected last"
-        )
-    if names != known:
-        message = "the data's classes (%s) have other names than the checkpoint's (%s): they are compared by number"
-        log.warning(message, given, expected)
+    if different := [f"{name} as {known_names[i]}" for name, i in found.items() if name != known_names[i]]:
+        log.info("classes of the data are taken for those of the checkpoint: %s", some_names(different))
+    return [found[name] for name in data_names]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name.casefold())

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.figures.classification import plot_heat_maps
+from imgclf.figures.style import shown_names, wrap_caption
 from imgclf.inference.predictor import Predictor
 
 PER_OUTCOME = 6  # images in the figure
@@ -64,15 +65,20 @@ def plot_explanations(evaluation: Evaluation, predictor: Predictor) -> Figure | 
         if len(members):  # taken from all over the split, because neighbours in it may be one patient's
             chosen[title] = members[:: max(1, len(members) // PER_OUTCOME)][:PER_OUTCOME]
     rows = torch.cat(list(chosen.values()))
-    classes = torch.ones_like(rows) if evaluation.num_classes == 2 else evaluation.predicted[rows]
+    binary = evaluation.num_classes == 2
+    classes = torch.ones_like(rows) if binary else evaluation.predicted[rows]
     images, _ = evaluation.images[rows]
     heat = grad_cam(predictor, images, classes)
     if heat is None:
         return None
-    answers = zip(classes.tolist(), evaluation.probabilities[rows, classes].tolist(), strict=True)
-    captions = [f"{predictor.class_names[label]} {share:.0%}" for label, share in answers]
+    names, truth = shown_names(predictor.class_names), evaluation.labels[rows].tolist()
+    answers = zip(truth, classes.tolist(), evaluation.probabilities[rows, classes].tolist(), strict=True)
+    captions = []
+    for true, label, share in answers:
+        shown = f"{names[label]} {share:.0%}"
+        captions.append(wrap_caption(shown if binary or label == true else f"{names[true]} → {shown}"))
     counts = {title: len(members) for title, members in chosen.items()}
-    return plot_heat_maps(images, heat, captions, counts, "Grad-CAM: where the evidence is")
+    return plot_heat_maps(images, heat, captions, counts, f"Grad-CAM, {evaluation.split} images: where the evidence is")
 
 
 def _outcomes(evaluation: Evaluation, names: list[str]) -> dict[str, Tensor]:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from imgclf.core.text import printable, some_names
 from imgclf.evaluation.known_labels import known_labels
-from imgclf.evaluation.report import write_figures, write_predictions
+from imgclf.evaluation.predictions import write_predictions
+from imgclf.evaluation.report import write_figures
 from imgclf.figures.classification import plot_confusion_matrix, plot_predictions
 from imgclf.imaging.image_files import find_images
 from imgclf.inference.predictor import ImagesAs, Prediction, Predictor
@@ -26,10 +27,10 @@ BLOCK_SIZE = 256  # files that are decoded before the network sees them
 
 
 class _Answers(NamedTuple):
-    """What there is to say of each file; of one that cannot be read the probabilities are NaN."""
+    """What there is to say of each file; one that has no answer has no probabilities."""
 
     predictions: list[Prediction]
-    probabilities: Tensor
+    probabilities: list[list[float] | None]
     faults: dict[Path, str]  # of the files that cannot be read
     seen: dict[Path, Tensor]  # the first images as the network saw them
 
@@ -61,7 +62,7 @@ def predict_files(
         raise ValueError(f"images={images}: none of {len(files)} files is a readable image ({reason})")
     class_names, predictions = predictor.class_names, answers.predictions
     labels, names = known_labels(files, class_names), [printable(file) for file in files]
-    table = write_predictions(run_dir, names, labels, predictions, answers.probabilities, class_names)
+    table = write_predictions(run_dir, class_names, names, labels, predictions, answers.probabilities)
     rows = [files.index(file) for file in answers.seen]
     inputs, shown = torch.stack([*answers.seen.values()]), [predictions[row] for row in rows]
     title = "What the network saw, and its answers"
@@ -105,7 +106,7 @@ def _predict(predictor: Predictor, files: Sequence[Path], images_as: ImagesAs, u
         except OSError as error:
             return error
 
-    answers = _Answers([], torch.full((len(files), len(predictor.class_names)), torch.nan), {}, {})
+    answers = _Answers([], [], {}, {})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         blocks = range(0, len(files), BLOCK_SIZE)
         for start in track(blocks, "predicting", console=get_console(), transient=True):
@@ -114,17 +115,18 @@ def _predict(predictor: Predictor, files: Sequence[Path], images_as: ImagesAs, u
             inputs = [image[0] for image in read_images if not isinstance(image, OSError)]
             logits = predictor.logits(torch.cat(inputs)) if inputs else torch.empty(0, len(predictor.class_names))
             of_readable = iter(logits.softmax(1))
-            for row, (file, image) in enumerate(zip(block, read_images, strict=True), start):
+            for file, image in zip(block, read_images, strict=True):
                 if isinstance(image, OSError):
                     answers.faults[file] = str(image).removeprefix(f"{printable(file)}: ")
                     answers.predictions.append(Prediction(None, answers.faults[file], None))
+                    answers.probabilities.append(None)
                     continue
                 probabilities, (fault,) = next(of_readable), image[1]
                 if len(answers.seen) < SHOWN:
                     answers.seen[file] = image[0][0]
+                answers.probabilities.append(None if fault else probabilities.tolist())
                 if fault:
                     answers.predictions.append(Prediction(None, fault, None))
                 else:
-                    answers.probabilities[row] = probabilities
                     answers.predictions.extend(predictor.to_predictions(probabilities[None], unsure_below))
     return answers

@@ -1,5 +1,6 @@
 """Figures of a classifier's answers: the confusion matrix, images with answers, ROC and precision-recall, heat maps."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +12,23 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from imgclf.data.datasets import ImageDataset
-from imgclf.figures.style import BLUE, GREY, ORANGE, RED, despine, draw_images, plot_images, set_x_labels
+from imgclf.figures.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    RED,
+    despine,
+    draw_images,
+    plot_images,
+    set_x_labels,
+    shorten,
+    shown_names,
+)
 
 MAX_MISTAKES = 30
-MAX_CLASSES_WITH_NUMBERS = 30  # a confusion matrix of more classes shows colours only
+CALIBRATION_BINS = 15
+MAX_TICKS = 40  # class names on an axis
+MAX_CLASSES_WITH_NUMBERS = 20  # a confusion matrix of more classes shows colours only
 
 
 def plot_confusion_matrix(counts: Tensor, class_names: Sequence[str], title: str) -> Figure:
@@ -24,7 +38,7 @@ def plot_confusion_matrix(counts: Tensor, class_names: Sequence[str], title: str
     """
     from sklearn.metrics import ConfusionMatrixDisplay  # lazy: a second
 
-    classes = len(class_names)
+    classes, class_names = len(class_names), [shorten(name) for name in shown_names(class_names)]
     with_numbers = classes <= MAX_CLASSES_WITH_NUMBERS
     shares = (counts / counts.sum(1, keepdim=True).clamp_min(1)).numpy()
     side = max(4.5, 0.72 * classes + 2) if with_numbers else 14
@@ -39,10 +53,21 @@ def plot_confusion_matrix(counts: Tensor, class_names: Sequence[str], title: str
             text.set_text(f"{count:,}\n{share:.1%}" if count else "")
             text.set(color="white" if share > 0.5 else "black", fontsize=8)
     else:
-        ax.tick_params(labelsize=min(8, 700 / classes))
+        ax.tick_params(labelsize=8)
+        shown = range(0, classes, math.ceil(classes / MAX_TICKS))
+        labels = [class_names[label] for label in shown]
+        ax.set_xticks(shown, labels, rotation=60, ha="right")
+        ax.set_yticks(shown, labels)
     ax.set(xlabel="predicted class", ylabel="true class", title=title)
     figure.colorbar(display.im_, ax=ax, shrink=0.7, label="share of the true class", format=PercentFormatter(1))
     return figure
+
+
+def find_mistakes(labels: Tensor, predicted: Tensor, probabilities: Tensor) -> Tensor:
+    """The indices of the wrong answers, int64, the most confident first; the arguments are those of plot_mistakes."""
+    wrong = (predicted != labels).nonzero().flatten()
+    confidence = probabilities[wrong, predicted[wrong]]
+    return wrong[confidence.argsort(descending=True, stable=True)]
 
 
 def plot_mistakes(
@@ -58,9 +83,10 @@ def plot_mistakes(
     There are N images, true classes, int64 (N,), predicted classes, int64 (N,), and probabilities, float (N, classes).
     The number of mistakes is added to the title.
     """
+    class_names = shown_names(class_names)
     confidence = probabilities.gather(1, predicted[:, None])[:, 0]
-    wrong = (predicted != labels).nonzero().flatten()
-    worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MAX_MISTAKES]
+    wrong = find_mistakes(labels, predicted, probabilities)
+    worst = wrong[:MAX_MISTAKES]
     answers = zip(labels[worst].tolist(), predicted[worst].tolist(), confidence[worst].tolist(), strict=True)
     captions = [f"{class_names[label]} → {class_names[answer]}\n{share:.0%}" for label, answer, share in answers]
     title = f"{title}: {len(wrong):,} errors of {len(labels):,}, true → predicted"
@@ -74,13 +100,38 @@ def plot_predictions(
 
     The images are uint8 (N, C, H, W), the answers Predictions. A label is None where the true class is unknown.
     """
-    captions, colours = [], []
+    captions, colours, class_names = [], [], shown_names(class_names)
     for label, answer in zip(labels, answers, strict=True):
         wrong = label is not None and label != answer.predicted
-        caption = f"{class_names[label]} → {answer.class_name}" if wrong else answer.class_name
+        given = answer.class_name if answer.predicted is None else class_names[answer.predicted]
+        caption = f"{class_names[label]} → {given}" if wrong else given
         captions.append(caption + ("" if answer.probability is None else f"\n{answer.probability:.0%}"))
         colours.append(RED if wrong else "black")
     return plot_images(images, captions, title, colours)
+
+
+def plot_calibration(correct: Tensor, confidence: Tensor, title: str) -> Figure:
+    """Draws how often the answers of each confidence are right: a reliability diagram in 15 bins (Guo et al. 2017).
+
+    There are N answers: whether each is right, bool (N,), and the probability of its class, float (N,) in [0, 1].
+    """
+    bins = (confidence * CALIBRATION_BINS).long().clamp_max(CALIBRATION_BINS - 1)
+    counts, right = bins.bincount(minlength=CALIBRATION_BINS), bins[correct].bincount(minlength=CALIBRATION_BINS)
+    sums = bins.bincount(confidence.double(), minlength=CALIBRATION_BINS)
+    used = counts > 0
+    figure = Figure(figsize=(5.6, 6), layout="constrained")
+    ax, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    ax.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfectly calibrated")
+    ax.plot((sums / counts)[used], (right / counts)[used], "o-", color=BLUE, label="answers")
+    ax.set(title=title, ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+    ax.legend(frameon=False, loc="upper left")
+    ax.grid(alpha=0.3)
+    edges = torch.linspace(0, 1, CALIBRATION_BINS + 1)
+    below.stairs((counts / len(bins)).numpy(), edges.numpy(), fill=True, color=BLUE)
+    below.set(xlabel="confidence (probability of the predicted class)", ylabel="share of answers")
+    for axes in (ax, below):
+        despine(axes)
+    return figure
 
 
 def plot_roc(labels: Tensor, scores: Tensor, threshold: float, title: str) -> Figure:
@@ -135,7 +186,7 @@ def plot_heat_maps(images: Tensor, heat: Tensor, captions: Sequence[str], groups
     figure = Figure(figsize=(max(6, columns * 1.9), len(groups) * 2.4 + 0.5), layout="constrained")
     shown, start = overlay_heat_map(images, heat), 0
     for ax, (name, count) in zip(np.atleast_1d(figure.subplots(len(groups))), groups.items(), strict=True):
-        draw_images(ax, shown[start : start + count], captions[start : start + count], columns)
+        draw_images(ax, shown[start : start + count], captions[start : start + count], columns, beside=captions)
         ax.set_title(name, loc="left", fontsize=10)
         start += count
     figure.suptitle(title)

@@ -80,12 +80,12 @@ def open_image(source: Source, min_side: int, mode: str | None = None, bits: int
         bits: see ``read_image``; where 8 are in use, images of 16 bits are taken to use all 16.
 
     Raises:
-        OSError: the file is missing, damaged, of an unknown format, of 32 bits (whose range is unknown), or larger than
-            ``MAX_BYTES``, ``MAX_PIXELS`` or ``MAX_DECODED_PIXELS``; the message starts with the path.
+        OSError: the file is missing, damaged, of an unknown format or of 32 bits, or too large (``MAX_BYTES``,
+            ``MAX_PIXELS``, ``MAX_DECODED_PIXELS``); the message starts with the path.
         ValueError: a PIL image of 32 bits, or larger than ``MAX_DECODED_PIXELS``.
     """
     if isinstance(source, Image.Image):
-        _check_size(source, MAX_DECODED_PIXELS)
+        _check_size(*source.size, MAX_DECODED_PIXELS)
         if not (isinstance(source, ImageFile.ImageFile) and source.tile and source.fp):
             return _to_eight_bits(source.copy(), bits)
         source = source.fp  # nothing is decoded yet, so it is decoded as the file itself would be
@@ -112,9 +112,9 @@ def open_image(source: Source, min_side: int, mode: str | None = None, bits: int
             elif kind:
                 raise ValueError(f"the content is {kind}")
             image = opened.enter_context(Image.open(file, formats=(*FORMATS, "HEIF") if kind else FORMATS))
-            _check_size(image, MAX_PIXELS)
+            _check_size(*image.size, MAX_PIXELS)
             image.draft(mode, (min_side, min_side))  # lets a JPEG be decoded at a smaller size
-            _check_size(image, MAX_DECODED_PIXELS)
+            _check_size(*image.size, MAX_DECODED_PIXELS)
             is_large = image.width * image.height > LARGE_IMAGE
             with _large_image_lock if is_large else contextlib.nullcontext():
                 return _to_eight_bits(image, bits)
@@ -203,7 +203,7 @@ def _read_dicom(file: IO[bytes]) -> Image.Image:
     dataset = pydicom.dcmread(file)
     if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
         raise ValueError(f"{frames} frames: export the one that is meant as a file of its own")
-    _check_dimensions(dataset.Columns, dataset.Rows, MAX_DECODED_PIXELS)
+    _check_size(dataset.Columns, dataset.Rows, MAX_DECODED_PIXELS)
     values = pixels.pixel_array(dataset)  # colours come as RGB
     if values.ndim == 3:
         return Image.fromarray(values.astype(np.uint8), "RGB")
@@ -219,11 +219,7 @@ def _read_dicom(file: IO[bytes]) -> Image.Image:
     return Image.fromarray(255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey, "L")
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    _check_dimensions(image.width, image.height, max_pixels)
-
-
-def _check_dimensions(width: int, height: int, max_pixels: int) -> None:
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ValueError(f"{width}x{height} pixels, more than {max_pixels:,}: make it smaller")
 

@@ -46,7 +46,8 @@ class Classifier(pl.LightningModule):
             ``T_max`` that is not set.
         threshold: for two classes, the probability from which the second is predicted. "validation" chooses it after
             every epoch on the validation images, for the largest sensitivity + specificity.
-        normalize: "dataset" normalises by ``mean`` and ``std``, "image" by the mean and deviation of each image.
+        normalize: "dataset" normalises by ``mean`` and ``std`` or, for pretrained weights, by the ``statistics`` of the
+            network; "image" by the mean and deviation of each image.
         channels_last: keep weights and activations in this memory format, in which convolutions are faster.
         compile: the mode in which ``torch.compile`` compiles the network for training. "reduce-overhead" replays CUDA
             graphs, for networks so small that the GPU waits for Python.
@@ -85,6 +86,7 @@ class Classifier(pl.LightningModule):
         self.chooses_threshold = threshold == "validation" and len(class_names) == 2
         self.network = network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         self.loss = without_state(loss or nn.CrossEntropyLoss())
+        mean, std = network.statistics or (mean, std)
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("threshold", torch.tensor(0.5 if threshold == "validation" else threshold))

@@ -15,7 +15,12 @@ class Network(Rebuildable, nn.Module):
     its own. All are numbers, strings or lists of these, because a checkpoint keeps nothing else. ``forward`` maps float
     images (N, C, H, W) to logits (N, num_classes). For data of two classes, ``num_classes`` is 1: the only logit is the
     second class's.
+
+    Attributes:
+        statistics: mean and standard deviation of each channel that pretrained weights expect; None for random weights.
     """
+
+    statistics: tuple[list[float], list[float]] | None = None
 
     def begin_epoch(self, epoch: int) -> None:
         """Is called in training mode before each epoch (from 0), and once more when training starts or is resumed."""

@@ -58,6 +58,7 @@ class TorchvisionNetwork(Network):
         self.network.train()
         if weights is not None:
             _load_pretrained(self.network, name, weights)
+            self.statistics = _statistics(name, weights, channels=image_shape[0])
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
@@ -86,6 +87,15 @@ def _build(name: str, image_shape: Sequence[int], num_classes: int) -> nn.Module
         first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, channels, *first.kernel_size))
         first.reset_parameters()
     return network
+
+
+def _statistics(name: str, weights: str, channels: int) -> tuple[list[float], list[float]] | None:
+    """Mean and deviation of each channel with which the weights were trained; None if they do not fit the images."""
+    preprocess = models.get_model_weights(name)[weights].transforms()
+    mean, std = list(preprocess.mean), list(preprocess.std)
+    if channels == 1:  # the first convolution is then the sum over RGB
+        return [sum(mean) / len(mean)], [sum(std) / len(std)]
+    return (mean, std) if channels == len(mean) else None
 
 
 def _load_pretrained(network: nn.Module, name: str, weights: str) -> None:

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,15 @@ from imgclf.runs.resume import changed_options
 LOCK = ".lock"
 JOB = "job.json"  # of a job of a sweep: its overrides and, if it failed, the error
 UNFINISHED = re.compile(r"\..+\.(ckpt|csv|html|json|png|yaml)\.\d+")  # a file that a killed session was writing
+
+
+def _defined(value: Any) -> Any:
+    """The value with None for every NaN in it."""
+    if isinstance(value, Mapping):
+        return {key: _defined(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 class RunDir:
@@ -147,12 +156,10 @@ class RunDir:
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
         """Writes a dict; NaN, which JSON does not know, becomes null."""
-        undefined = {key for key, value in values.items() if isinstance(value, float) and math.isnan(value)}
-        defined = {key: None if key in undefined else value for key, value in values.items()}
-        return self.write(name, json.dumps(defined, indent=2) + "\n")
+        return self.write(name, json.dumps(_defined(values), indent=2) + "\n")
 
-    def write_csv(self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
-        """Writes a table."""
+    def write_csv(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> Path:
+        """Writes a table, as ``imgclf.core.files.write_csv`` does."""
         return write_csv(self._path_of(name), columns, rows)
 
     def _path_of(self, name: str) -> Path:

@@ -1,11 +1,13 @@
 """Callbacks of Lightning's, adapted to a run folder: progress bar, checkpoints, early stopping, averaged weights."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from torch import Tensor
 
 from imgclf.checkpoints.files import METADATA_KEY
 from imgclf.checkpoints.metadata import build_metadata
@@ -42,13 +44,32 @@ class ProgressBar(RichProgressBar):
 class Checkpoints(ModelCheckpoint):
     """Lightning's ModelCheckpoint for a run folder, which may have been moved since the checkpoint was written.
 
-    It refuses ``save_weights_only`` with a ValueError.
+    Of two epochs that are equally good, the one with the lower val/loss is kept, and of two with the same loss the
+    later one. An epoch whose metric is undefined (NaN) is worse than any other. It refuses ``save_weights_only`` with a
+    ValueError.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         if self.save_weights_only:
             raise ValueError("save_weights_only=True: leave it out, no run could be continued from such a checkpoint")
+        self.best_loss = math.inf  # val/loss of the epoch that is kept
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        best, loss = self.best_model_score, float(trainer.callback_metrics.get("val/loss", math.inf))
+        if current is None or self.save_top_k != 1:
+            return super().check_monitor_top_k(trainer, current)
+        score = -float(current) if self.mode == "min" else float(current)
+        score = -math.inf if math.isnan(score) else score
+        kept = -math.inf if best is None else -float(best) if self.mode == "min" else float(best)
+        is_better = best is None or (score, -loss) >= (kept, -self.best_loss)
+        is_better = trainer.strategy.reduce_boolean_decision(is_better)
+        if is_better:
+            self.best_loss = loss
+        return is_better
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "best_loss": self.best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def here(path: str) -> str:
@@ -57,6 +78,7 @@ class Checkpoints(ModelCheckpoint):
         paths = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
         best = {here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
+        self.best_loss = state_dict.get("best_loss", math.inf)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         # Private API: Lightning needs as long as it takes to draw a batch to find out that no checkpoint is due
@@ -68,8 +90,12 @@ class Checkpoints(ModelCheckpoint):
 class EarlyStopping(callbacks.EarlyStopping):
     """Lightning's EarlyStopping, which also remembers in a resumed run that it had stopped already.
 
-    The patience is that of the options, so that a run may be continued with more of it.
+    An epoch whose metric is undefined (NaN) is one without progress. The patience is that of the options, so that a run
+    may be continued with more of it.
     """
+
+    def __init__(self, monitor: str, check_finite: bool = False, **options: Any) -> None:
+        super().__init__(monitor, check_finite=check_finite, **options)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})

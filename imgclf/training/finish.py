@@ -9,10 +9,10 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from imgclf.core.names import BINARY_METRICS, METRICS, SPLITS
+from imgclf.core.names import BINARY_METRICS, MANY_CLASS_METRICS, METRICS, SPLITS
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.evaluation.evaluate import evaluate
-from imgclf.evaluation.report import result_figures
+from imgclf.evaluation.report import result_figures, write_tables
 from imgclf.figures.dataset import plot_dataset
 from imgclf.figures.learning_curves import plot_learning_curves
 from imgclf.inference.load import load
@@ -30,7 +30,7 @@ def evaluate_best(
     config: Mapping[str, Any],
     splits: Sequence[str] = SPLITS,
 ) -> dict[str, float] | None:
-    """Evaluates best.ckpt, as evaluate.py does, and writes metrics.json, figures and TensorBoard's results.
+    """Evaluates best.ckpt, as evaluate.py does, and writes metrics.json, tables, figures and TensorBoard's results.
 
     The first four arguments are those of ``fit``. "val" is always among the splits, because the objective is one of its
     metrics; splits that the data lack are left out.
@@ -61,6 +61,7 @@ def evaluate_best(
         }
         for name, figure in figures.items():
             publish_figure(run_dir, trainer, name, figure)
+        write_tables(run_dir, list(evaluations.values()), predictor)
         publish_results(trainer, evaluations, metrics, config)
         run_dir.write_json("metrics.json", metrics)  # last: the run is finished once it is there
     return metrics
@@ -78,9 +79,9 @@ def print_summary(run_dir: RunDir, metrics: Mapping[str, float | None], override
     splits = [split for split in SPLITS if f"{split}/loss" in metrics]
     title = f"best.ckpt (epoch {metrics['best_epoch']} of {metrics['epochs']})"
     table = Table("metric", *(Column(split, justify="right") for split in splits), title=title)
-    for name in METRICS + BINARY_METRICS:
+    for name in dict.fromkeys(METRICS + BINARY_METRICS + MANY_CLASS_METRICS):
         if f"val/{name}" in metrics:
-            table.add_row(name, *(decimals(metrics[f"{split}/{name}"]) for split in splits))
+            table.add_row(name, *(decimals(metrics.get(f"{split}/{name}")) for split in splits))
     console = get_console()
     console.print(table)
     seconds, speed = metrics["train/seconds"], metrics["train/images_per_second"]

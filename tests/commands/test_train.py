@@ -79,7 +79,8 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     assert result.code == 0, result.err
     run = tmp_path / "run"
     values = json.loads((run / "metrics.json").read_text())
-    expected = {f"{split}/{name}" for split in ("train", "val", "test") for name in METRICS}
+    names = (*METRICS, "auroc", "calibration_error")
+    expected = {f"{split}/{name}" for split in ("train", "val", "test") for name in names}
     assert set(values) == expected | {*TIMES, "best_epoch", "epochs"}
     assert values["epochs"] == 3
     assert 1 <= values["best_epoch"] <= 3
@@ -89,7 +90,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
-    best = max(rows, key=lambda row: float(row["val/accuracy"]))
+    best = max(rows, key=lambda row: (float(row["val/accuracy"]), -float(row["val/loss"])))
     assert values["best_epoch"] == int(best["epoch"])
     assert values["train/images_per_second"] == max(float(row["images_per_second"]) for row in rows)
 
@@ -109,6 +110,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2  # whichever was best
     left = {path.name for path in run.iterdir()}
     assert left == {
+        *("per_class.csv", "confusion_matrix.csv", "predictions.csv", "mistakes.csv"),
         *("metrics.json", "metrics.csv", "config.yaml", "environment.json", "train.log"),
         *("checkpoints", "figures", "tensorboard"),
     }
@@ -118,7 +120,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     assert {"train/loss", "val/accuracy", "step/loss", "lr", "images_per_second", "result/test/accuracy"} <= set(
         scalars
     )
-    assert events.Tags()["images"] == ["samples", "curves", "data", "confusion_matrix", "mistakes"]
+    assert events.Tags()["images"] == ["samples", "curves", "data", "confusion_matrix", "mistakes", "calibration"]
     assert "_hparams_/experiment" in events.summary_metadata
     shown = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"data/variation" in shown

@@ -12,9 +12,10 @@ from sklearn.metrics import (
     precision_score,
     recall_score,
     roc_auc_score,
+    top_k_accuracy_score,
 )
 
-from imgclf.core.metrics import EpochMetrics, classification_metrics, decide, youden_threshold
+from imgclf.core.metrics import EpochMetrics, classification_metrics, decide, many_class_metrics, youden_threshold
 from imgclf.core.names import BINARY_METRICS, METRIC_TABLE, METRICS, OBJECTIVES, Metric
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.intervals import bootstrap_intervals
@@ -75,7 +76,7 @@ def test_compute_starts_anew():
     metrics.update(torch.tensor([1.0, 1.0, 1.0, 4.0]), one_hot(0, 0, 0, 0), torch.zeros(4).long())
     first = metrics.compute()
     assert float(first["train/loss"]) == pytest.approx(7 / 4)
-    assert float(first["train/kappa"]) == 0  # one class only: agreement by chance
+    assert first["train/kappa"].isnan()  # one class only
     metrics.update(torch.tensor([2.0]), one_hot(1), torch.tensor([0]))
     second = metrics.compute()
     assert float(second["train/loss"]) == 2
@@ -139,10 +140,10 @@ def test_names_follow_from_the_table():
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_single_class_has_kappa_0_and_classes_that_never_occur_do_not_count(classes):
+def test_a_single_class_has_no_kappa_and_classes_that_never_occur_do_not_count(classes):
     everything = torch.ones(5, dtype=torch.long)
     values = classification_metrics(everything, everything, classes, torch.ones(5))
-    assert float(values["kappa"]) == 0
+    assert values["kappa"].isnan()
     for name in ("accuracy", "precision", "recall", "f1"):
         assert float(values[name]) == 1, name
     values = classification_metrics(everything, 1 - everything, classes, torch.ones(5))
@@ -159,3 +160,34 @@ def test_the_confusion_matrix_is_of_the_last_epoch():
         metrics.compute()
     assert metrics.confusion_matrix.tolist() == [[0, 0, 0], [0, 0, 0], [2, 0, 0]]
     assert metrics.last_scores_and_labels is None
+
+
+@pytest.mark.parametrize("present", [0, 1])
+@pytest.mark.filterwarnings("error")
+def test_what_needs_a_class_that_has_no_images_is_undefined(present):
+    labels, scores = torch.full((6,), present), torch.rand(6)
+    values = classification_metrics((scores > 0.5).long(), labels, 2, scores)
+    undefined = {name for name, value in values.items() if value.isnan()}
+    assert undefined - {"kappa"} == {"auroc"} | ({"specificity"} if present else {"average_precision", "sensitivity"})
+    probabilities = torch.rand(6, 3).softmax(1)
+    assert many_class_metrics(probabilities, labels)["auroc"].isnan()
+    assert youden_threshold(scores, labels) == 0.5
+
+
+@pytest.mark.parametrize("classes", [3, 25])
+def test_metrics_of_many_classes_are_those_of_scikit_learn(classes):
+    labels = torch.arange(200) % classes
+    probabilities = (torch.randn(200, classes) + 2 * torch.eye(classes)[labels]).softmax(1)
+    values = many_class_metrics(probabilities, labels)
+    area = roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
+    confidence, predicted = probabilities.max(1)
+    bins = (confidence * 15).ceil()
+    gaps = [(confidence - (predicted == labels).float())[bins == k].sum().abs() / 200 for k in range(1, 16)]
+    expected = {"auroc": area, "calibration_error": float(sum(gaps))}
+    if classes == 25:
+        expected["top5_accuracy"] = top_k_accuracy_score(labels, probabilities, k=5)
+    assert {name: float(value) for name, value in values.items()} == pytest.approx(expected, abs=1e-5)
+    fewer = many_class_metrics(probabilities[labels != 1], labels[labels != 1])["auroc"]  # a class without images
+    others = [label for label in range(classes) if label != 1]
+    areas = [roc_auc_score(labels[labels != 1] == label, probabilities[labels != 1, label]) for label in others]
+    assert float(fewer) == pytest.approx(np.mean(areas), abs=1e-6)

@@ -7,7 +7,6 @@ import torch
 
 from imgclf import load
 from imgclf.data.noisy import NoisyImages
-from imgclf.evaluation.report import PREDICTION_COLUMNS
 from tests.evaluation.conftest import metrics
 
 COLUMNS_IN_CONTRACT = "file,label,label_name,predicted,class_name,probability"
@@ -30,12 +29,16 @@ def test_evaluation_repeats_the_run_s_metrics_and_follows_other_variations(run, 
     assert other == pytest.approx(again, rel=1e-6)  # batches of 7 sum in another order
 
     with (tmp_path / "other" / "predictions.csv").open() as file:
-        of_classes = [f"p({digit})" for digit in range(10)]
-        assert file.readline().strip() == ",".join([COLUMNS_IN_CONTRACT, *of_classes])
-        rows = list(csv.DictReader(file, [*PREDICTION_COLUMNS, *of_classes]))
+        table = csv.DictReader(file)
+        shares = [f"p({digit})" for digit in range(10)]
+        assert table.fieldnames == [*COLUMNS_IN_CONTRACT.split(","), *shares]
+        rows = list(table)
     images, labels = NoisyImages(base="digits", variation="basic").eval_dataset("test")[:]
     assert [int(row["file"]) for row in rows] == list(range(360))
     assert [int(row["label"]) for row in rows] == labels.tolist()
+    assert [row["label_name"] for row in rows] == [str(label) for label in labels.tolist()]
+    assert all(row[f"p({row['class_name']})"] == row["probability"] for row in rows)
+    assert sum(float(rows[0][name]) for name in shares) == pytest.approx(1, abs=1e-5)
     correct = [row["label"] == row["predicted"] for row in rows]
     assert float(np.mean(correct)) == pytest.approx(other["test/accuracy"])
     answers = load(run / "checkpoints" / "best.ckpt").predict(images)

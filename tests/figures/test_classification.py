@@ -5,6 +5,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, precision_
 
 from imgclf.data.datasets import ImageDataset
 from imgclf.figures.classification import (
+    plot_calibration,
     plot_confusion_matrix,
     plot_heat_maps,
     plot_mistakes,
@@ -12,7 +13,7 @@ from imgclf.figures.classification import (
     plot_predictions,
     plot_roc,
 )
-from imgclf.figures.style import BLUE, RED, render
+from imgclf.figures.style import BLUE, RED, render, shown_names, wrap_caption
 
 pytestmark = pytest.mark.draws
 NAMES = ["a", "b", "a long name", "ü"]
@@ -146,3 +147,34 @@ def test_no_figure_is_left_in_pyplot(answers):
     plot_roc(*answers, 0.6, "title")
     plot_confusion_matrix(torch.eye(2, dtype=torch.int64), ["a", "b"], "title")
     assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("classes", [20, 200, 1000])
+def test_a_confusion_matrix_of_any_size_is_bounded_and_names_some_classes(classes):
+    figure = plot_confusion_matrix(torch.eye(classes, dtype=torch.int64), [f"class_{i}" for i in range(classes)], "t")
+    assert max(figure.get_size_inches()) < 18
+    assert 20 <= len(figure.axes[0].get_xticklabels()) <= 40
+
+
+def test_long_names_are_divided_and_shortened():
+    name, other = "Staffordshire_bullterrier_of_a_kind", "glioma_tumor"
+    assert wrap_caption(f"{name} → {other}\n45%") == "Staffordshir…r_of_a_kind\n→ glioma_tumor\n45%"
+    assert wrap_caption("a → b\n45%") == "a → b\n45%"
+
+
+def test_names_that_no_font_has_are_numbered_once(caplog):
+    names = [chr(0x10FFF0), "b"]
+    for _ in range(2):
+        figure = plot_confusion_matrix(torch.eye(2, dtype=torch.int64), names, "title")
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["class 0", "class 1"]
+    assert len(caplog.records) <= 1
+    assert shown_names(["ü", "Görüntüler"]) == ["ü", "Görüntüler"]
+
+
+def test_calibration_is_how_often_answers_of_a_confidence_are_right():
+    confidence = torch.tensor([0.5, 0.5, 0.9, 0.9, 0.9, 1.0])
+    figure = plot_calibration(torch.tensor([True, False, True, True, False, True]), confidence, "title")
+    (line,) = (line for line in figure.axes[0].lines if line.get_color() == BLUE)
+    assert line.get_xdata().tolist() == pytest.approx([0.5, 0.9, 1.0])
+    assert line.get_ydata().tolist() == pytest.approx([0.5, 2 / 3, 1.0])
+    render(figure)

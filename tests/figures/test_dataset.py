@@ -50,3 +50,15 @@ def test_samples_of_any_number_in_colour(count):
     assert pixels.shape[1] > 800
     image = Image.open(io.BytesIO(encode_png(pixels)))
     assert np.array_equal(np.array(image), pixels)
+
+
+def test_of_many_classes_the_largest_and_the_smallest_are_shown():
+    labels = torch.arange(120).repeat_interleave(torch.arange(120) // 10 + 1)
+    images = ImageDataset(torch.zeros(len(labels), 1, 4, 4, dtype=torch.uint8), labels)
+    figure = plot_dataset({"train": images, "test": images}, [f"name_{i}" for i in range(120)])
+    (first, _) = figure.axes[0].lines
+    assert first.get_ydata().tolist() == sorted(labels.bincount().tolist(), reverse=True)
+    shown = [text.get_text() for text in figure.axes[2].texts]
+    assert len(shown) == 24
+    assert shown[0] == "name_110"
+    assert max(render(figure).shape) < 2000

@@ -73,3 +73,10 @@ def test_a_compiled_network_learns_the_same(train, tmp_path, monkeypatch):
     )
     assert eager.keys() == compiled.keys()
     assert all(torch.equal(eager[name], compiled[name]) for name in eager)
+
+
+def test_pretrained_weights_bring_the_statistics_they_were_trained_with():
+    network = MLP(hidden=[16])
+    network.statistics = [0.45], [0.22]
+    model = Classifier(network, Digits.class_names, mean=[0.1], std=[0.3])
+    assert (model.mean.item(), model.std.item()) == pytest.approx((0.45, 0.22))

@@ -36,11 +36,14 @@ def pretrained(monkeypatch):
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_b_16"])
 def test_pretrained_weights_are_taken_but_for_the_head(name, pretrained):
+    expected = models.get_model_weights(name)["DEFAULT"].transforms()
     grey, colour = (TorchvisionNetwork((channels, 224, 224), 1, name, "DEFAULT") for channels in (1, 3))
     source = pretrained[name].state_dict()
     head = list(pretrained[name].named_children())[-1][0]
     for key, value in colour.network.state_dict().items():
         assert key.startswith(f"{head}.") or torch.equal(value, source[key])
+    assert colour.statistics == (expected.mean, expected.std)
+    assert grey.statistics[0] == pytest.approx([sum(expected.mean) / 3])
     first = next(key for key, value in source.items() if value.ndim == 4)
     assert torch.equal(grey.network.state_dict()[first], source[first].sum(1, keepdim=True))
     assert grey.init_args["weights"] is None  # rebuilt from a checkpoint, it needs none

@@ -1,10 +1,13 @@
-"""What callbacks leave behind: pictures in TensorBoard, averaged weights."""
+"""What callbacks leave behind: pictures in TensorBoard, averaged weights, the best of several epochs."""
+
+import math
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from imgclf.figures.classification import plot_confusion_matrix
+from imgclf.training.callbacks import Checkpoints
 from tests.conftest import SMALL
 
 XRAYS = ("data=chest_xray", "data.image_size=32", "model=mlp", "model.hidden=[8]")
@@ -85,3 +88,46 @@ def test_averaged_weights_are_what_is_validated_and_kept_and_resumed(train, powe
     assert torch.equal(averaged["threshold"], current["threshold"])
     refused = train(*recipe, "hydra.run.dir=cut", "resume=true", "callbacks.ema.decay=0.99", "trainer.max_epochs=5")
     assert "callbacks.ema.decay was 0.9, is 0.99" in refused.error
+
+
+class Epoch:
+    """What a trainer tells of an epoch."""
+
+    is_global_zero = True
+
+    def __init__(self, value, loss):
+        self.callback_metrics = {"val/x": torch.tensor(value), "val/loss": torch.tensor(loss)}
+        self.strategy = self
+        self.reduce_boolean_decision = bool
+
+
+@pytest.mark.parametrize(
+    ("mode", "epochs", "best"),
+    [
+        ("max", [(0.5, 1.0), (0.5, 0.9), (0.5, 0.95)], 1),  # ties go to the lower loss
+        ("max", [(0.5, 1.0), (0.5, 1.0)], 1),  # and then to the later epoch
+        ("max", [(0.5, 1.0), (0.4, 0.1)], 0),
+        ("min", [(0.5, 1.0), (0.5, 0.9), (0.4, 2.0), (0.4, 2.1)], 2),
+        ("max", [(math.nan, 0.1), (0.0, 1.0), (math.nan, 0.1)], 1),  # an undefined metric never wins
+        ("min", [(math.nan, 0.1), (9.0, 1.0), (math.nan, 0.1)], 1),
+        ("max", [(math.nan, 0.2), (math.nan, 0.1), (math.nan, 0.3)], 1),
+    ],
+)
+@pytest.mark.parametrize("resumed", [False, True])  # after every epoch
+def test_the_best_epoch(mode, epochs, best, resumed, tmp_path, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "_save_checkpoint", lambda self, trainer, path: None)
+
+    def make():
+        return Checkpoints(monitor="val/x", mode=mode, dirpath=tmp_path, filename="best", enable_version_counter=False)
+
+    callback, kept = make(), []
+    for number, (value, loss) in enumerate(epochs):
+        trainer = Epoch(value, loss)
+        candidates = {**trainer.callback_metrics, "epoch": torch.tensor(number), "step": torch.tensor(number)}
+        if callback.check_monitor_top_k(trainer, candidates["val/x"]):
+            callback._update_best_and_save(candidates["val/x"], trainer, candidates)
+            kept.append(number)
+        if resumed:
+            state, callback = callback.state_dict(), make()
+            callback.load_state_dict(state)
+    assert kept[-1] == best

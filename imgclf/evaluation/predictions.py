@@ -1,0 +1,40 @@
+"""predictions.csv: the answer to every image."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from imgclf.core.text import printable
+from imgclf.inference.predictor import Prediction
+from imgclf.runs.run_dir import RunDir
+
+PREDICTION_COLUMNS = ["file", "label", "label_name", "predicted", "class_name", "probability"]
+
+
+def write_predictions(
+    run_dir: RunDir,
+    class_names: Sequence[str],
+    files: Sequence[str],
+    labels: Sequence[int | None],
+    predictions: Sequence[Prediction],
+    probabilities: Sequence[Sequence[float] | None],
+) -> Path:
+    """Writes predictions.csv, a row for each of N images: ``PREDICTION_COLUMNS``, then p(NAME) for every class.
+
+    Args:
+        run_dir: where the table is written.
+        class_names: in the order of the class indices.
+        files: the path of each image, or its index in a split.
+        labels: the true class of each image; None where it is unknown.
+        predictions: the answer to each image; one without a class says why in its class_name.
+        probabilities: those of all classes, for each image; None where there is no answer.
+
+    Returns:
+        The table's path.
+    """
+    rows = []
+    for file, label, given, shares in zip(files, labels, predictions, probabilities, strict=True):
+        name = None if label is None else class_names[label]
+        probability = None if given.probability is None else f"{given.probability:.6f}"
+        row = (printable(file), label, name, given.predicted, given.class_name, probability)
+        rows.append([*row, *([None] * len(class_names) if shares is None else (f"{share:.6f}" for share in shares))])
+    return run_dir.write_csv("predictions.csv", [*PREDICTION_COLUMNS, *(f"p({name})" for name in class_names)], rows)
