@@ -52,6 +52,7 @@ def test_no_single_digit(strokes, answer, predictor):
 
 def test_nothing_yet(predictor):
     assert explain_image(predictor, None) == ("", None, None, None, None)
+    assert explain_image(predictor, drawn(SEVEN), unsure_below=1).answer.startswith("unsure, ")
 
 
 def test_a_file_that_is_no_image_gets_one_line(predictor, tmp_path):
@@ -104,7 +105,7 @@ def test_the_pages_functions(predictor, tmp_path):
 def test_a_thread_of_the_server_cannot_instantiate(target, predictor, monkeypatch, tmp_path):
     upload = next(function.fn for function in build_page(predictor).fns.values() if function.api_name == "upload")
     config = {"_target_": target, "_args_": [f"touch {tmp_path}/executed"]}
-    monkeypatch.setattr("imgclf.demo.explain_image", lambda predictor, source: instantiate(config))
+    monkeypatch.setattr("imgclf.demo.explain_image", lambda *arguments: instantiate(config))
     with ThreadPoolExecutor(1) as server, pytest.raises(InstantiationException, match="whitelist"):
         server.submit(upload, None).result()
     assert not (tmp_path / "executed").exists()

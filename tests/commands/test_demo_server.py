@@ -26,6 +26,7 @@ def test_refusals(script, ckpt, monkeypatch):
     demo = "imgclf/demo.py"
     assert "ckpt is missing" in script(demo).error
     assert "unknown argument prot=1" in script(demo, f"ckpt={ckpt}", "prot=1").error
+    assert "unsure_below=2: give" in script(demo, f"ckpt={ckpt}", "unsure_below=2").error
     assert "port=70000: give a whole number" in script(demo, f"ckpt={ckpt}", "port=70000").error
     assert "nowhere.ckpt: no such file" in script(demo, "ckpt=nowhere.ckpt", f"port={free_port()}").error
     with socket.socket() as taken:
