@@ -84,7 +84,7 @@ def read_scaled(
     source: Source,
     image_shape: tuple[int, int, int],
     fit: Fit = "stretch",
-    bits: int = 8,
+    bits: int = 16,
     *,
     invert_light: bool = False,
 ) -> tuple[Tensor, None]:

@@ -10,6 +10,7 @@ from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
 from imgclf.checkpoints.meta_device import unsaved_tensors, weights_on_meta
 from imgclf.checkpoints.metadata import network_classes
 from imgclf.checkpoints.untrusted import check_class_names, check_config, check_image_shape, check_weights
+from imgclf.data.datamodule import PLAIN_READING
 from imgclf.inference.predictor import Predictor
 from imgclf.models.classifier import NORMALIZATIONS, Classifier, num_logits
 from imgclf.models.network import Network
@@ -67,9 +68,9 @@ def _rebuild(checkpoint: dict[str, Any], file_bytes: int) -> Predictor:
         classifier.network = _build(metadata["network"])
         classifier.load_state_dict(fitting, assign=True)
     classifier.network.to(memory_format=torch.channels_last)
-    preprocessing = {name: metadata["preprocessing"].get(name) for name in ("reader", "polarity", "fit", "bits")}
+    reading = {name: metadata["preprocessing"].get(name, value) for name, value in PLAIN_READING.items()}
     epoch = epoch + 1 if isinstance(epoch, int) else None
-    return Predictor(classifier, image_shape, **preprocessing, metadata=metadata, epoch=epoch)
+    return Predictor(classifier, image_shape, **reading, metadata=metadata, epoch=epoch)
 
 
 def _check_metadata(metadata: dict[str, Any]) -> tuple[tuple[int, int, int], list[str]]:

@@ -76,7 +76,7 @@ class Predictor:
         reader: Literal["auto", "image_file", "handwriting"] = "auto",
         polarity: Literal["light_on_dark", "dark_on_light", "any"] = "light_on_dark",
         fit: Fit = "stretch",
-        bits: Annotated[int, Field(ge=8, le=16)] = 8,
+        bits: Annotated[int, Field(ge=8, le=16)] = 16,
         metadata: dict | None = None,
         epoch: int | None = None,
     ) -> None:
