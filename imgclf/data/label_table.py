@@ -160,7 +160,7 @@ class FileIndex:
         """The file of this name, or None."""
         name = name.removeprefix("./")
         found = self._by_path.get(name) or self._by_name.get(name)
-        if found is None:  # an absolute path, or one with ..
+        if found is None and (os.path.isabs(name) or ".." in name):
             paths = [os.path.normpath(os.path.join(folder, name)) for folder in self._folders]
             found = next((Path(path) for path in paths if os.path.isfile(path)), None)
         return found

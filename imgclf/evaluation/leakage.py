@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 # Arguments of data modules: they say where images come from, what divides them into splits, and which of those
 # decide about a test part that is drawn.
-SOURCE = ("_target_", "dataset", "base", "emnist_split", "root", "labels")
+SOURCE = ("_target_", "dataset", "base", "emnist_split", "root", "labels", "train", "test")
 TEST_DIVISION = ("test_fraction", "group_pattern", "columns", "label_pattern")
 DIVISION = ("protocol", "val_fraction", "split_seed", "val_folder", *TEST_DIVISION)
 
@@ -43,6 +43,10 @@ def check_unseen(paths: Sequence[str], given: Mapping[str, Any], split: str, own
     # The larochelle protocol takes test images from the 60,000 that MNIST trains with.
     larochelle = given.get("protocol") == "larochelle"
     if not own and not larochelle and "root" not in given:
+        if given.get("_target_") == "imgclf.data.amat.AmatImages":
+            log.warning(
+                "the digits of these files are from MNIST: a network trained on MNIST may have seen some of them"
+            )
         return  # a published data set, whose test images nobody trains on
     known = [read_data_config(path) for path in paths]
     if split != "test" and any(_differing(trained_on, known[0], SOURCE + DIVISION) for trained_on in known):
