@@ -40,6 +40,7 @@ def test_the_answer_is_that_of_predict(kind, predictor, tmp_path):
     assert shown.evidence.shape == shown.input.shape
     assert (shown.evidence != shown.input).any()
     assert (shown.original is None) == (kind == "drawing")
+    assert explain_image(predictor, source, unsure_below=1.0).answer == f"unsure, {expected.probability:.0%}"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_the_pages_functions(predictor, tmp_path):
 def test_a_thread_of_the_server_cannot_instantiate(target, predictor, monkeypatch, tmp_path):
     upload = next(function.fn for function in build_page(predictor).fns.values() if function.api_name == "upload")
     config = {"_target_": target, "_args_": [f"touch {tmp_path}/executed"]}
-    monkeypatch.setattr("imgclf.demo.explain_image", lambda predictor, source: instantiate(config))
+    monkeypatch.setattr("imgclf.demo.explain_image", lambda *arguments: instantiate(config))
     with ThreadPoolExecutor(1) as server, pytest.raises(InstantiationException, match="whitelist"):
         server.submit(upload, None).result()
     assert not (tmp_path / "executed").exists()
