@@ -47,7 +47,8 @@ def main(cfg: DictConfig) -> float | None:
             return None
         own_data, same_images = options.evaluated_data(cfg)
         check_unseen(paths, cfg.data, cfg.split, own_data)
-        options.adapt_data(cfg, predictor.preprocessing)
+        if not own_data:
+            options.adapt_data(cfg, predictor.preprocessing)
         config = options.plain(cfg)["data"]
         class_map = config.pop("class_map")
         data = instantiate(config, _convert_="all")

@@ -19,6 +19,7 @@ SEARCH_SIZE = 192  # pixels of the longer side of the picture that ink is search
 MNIST_SIZE, MNIST_BOX = 28, 20  # pixels, the sides of MNIST's images and of the box that holds their digits
 MNIST_STROKE_WIDTH = 2.6  # pixels; thinner strokes are thickened to it
 MIN_CONTRAST = 0.12  # of ink, relative to the paper; anything fainter is not ink
+STROKE_ON_LINE = 0.45  # share of the way from a line's darkness to the strongest ink, above which a pixel is a stroke
 CLOSE_LOOK_BELOW = 0.4  # a digit smaller than this share of the picture is searched again in a part of the picture
 NO_INK, SEVERAL_DIGITS = "no ink found", "several digits"
 
@@ -102,6 +103,9 @@ def _search(photo: np.ndarray, known_lines: np.ndarray | None = None) -> _Search
     lines = find_ruled_lines(faint) | find_ruled_lines(mask)
     if lines.any() and np.median(smooth[lines]) < 0.5 * strongest:  # most ruled lines are fainter than the ink
         mask &= apply_hysteresis_threshold(smooth, 0.48 * strongest, 0.6 * strongest)
+        # A stroke that runs along a line is darker than the line, and stays.
+        typical = np.median(smooth[lines])
+        lines &= smooth < typical + STROKE_ON_LINE * (strongest - typical)
     lines |= mask & ~remove_frame(mask)
     if known_lines is not None:
         lines |= resize(known_lines.astype(np.float32), ink.shape, order=1) > 0.5

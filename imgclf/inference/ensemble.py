@@ -18,7 +18,7 @@ def ensemble(members: Sequence[Predictor]) -> Predictor:
     if len(members) == 1:
         return first
     for number, member in enumerate(members[1:], 2):
-        for name in ("class_names", "image_shape", "reader", "polarity", "fit", "bits"):
+        for name in ("class_names", *first.preprocessing):
             own, expected = getattr(member, name), getattr(first, name)
             if own != expected:
                 raise ValueError(

@@ -68,9 +68,9 @@ def _rebuild(checkpoint: dict[str, Any], file_bytes: int) -> Predictor:
         classifier.network = _build(metadata["network"])
         classifier.load_state_dict(fitting, assign=True)
     classifier.network.to(memory_format=torch.channels_last)
-    reading = {name: metadata["preprocessing"].get(name, value) for name, value in PLAIN_READING.items()}
+    preprocessing = {name: metadata["preprocessing"].get(name, usual) for name, usual in PLAIN_READING.items()}
     epoch = epoch + 1 if isinstance(epoch, int) else None
-    return Predictor(classifier, image_shape, **reading, metadata=metadata, epoch=epoch)
+    return Predictor(classifier, image_shape, **preprocessing, metadata=metadata, epoch=epoch)
 
 
 def _check_metadata(metadata: dict[str, Any]) -> tuple[tuple[int, int, int], list[str]]:

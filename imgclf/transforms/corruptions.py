@@ -6,15 +6,18 @@ fractions of the image's shorter side, so that an image of 28 pixels and one of 
 these images, and nothing is chosen on them.
 """
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur, jpeg
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from imgclf.core import rng
 from imgclf.core.validation import checked
@@ -112,8 +115,13 @@ def _fog(images: Tensor, level: int, generator: torch.Generator) -> Tensor:
 
 
 def _jpeg(images: Tensor, level: int, generator: torch.Generator) -> Tensor:
-    pixels = images.mul(255).round_().to(torch.uint8)
-    return jpeg(pixels, quality=(25, 18, 15, 10, 7)[level]).float().div_(255)
+    quality = (25, 18, 15, 10, 7)[level]
+    decoded = []
+    for image in images.mul(255).round_().to(torch.uint8).permute(0, 2, 3, 1).numpy():
+        file = io.BytesIO()
+        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(file, "JPEG", quality=quality)
+        decoded.append(torch.from_numpy(np.array(Image.open(file))).view(image.shape).permute(2, 0, 1))
+    return torch.stack(decoded).float().div_(255)
 
 
 def _pixelate(images: Tensor, level: int, generator: torch.Generator) -> Tensor:

@@ -86,7 +86,7 @@ def test_what_is_odd_within_a_split_and_unreadable_files_to_be_left_out_are_rema
 
 
 def test_parts_that_are_published_are_not_held_against_a_set(check, tiny_data):
-    assert set(PUBLISHED) == set(options("data")) - {"digits", "noisy_digits", "image_folder"}
+    assert set(PUBLISHED) == set(options("data")) - {"amat", "digits", "noisy_digits", "image_folder"}
     result = check("data=chest_xray", f"data_dir={tiny_data}")
     assert (result.code, result.err) == (0, "")
     assert "(30 images) are in train or val too, by data.group_pattern (so its authors divided it)" in result.out
@@ -104,7 +104,7 @@ def test_data_in_memory(name, check, tiny_data):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data=nothing"], "data/nothing"),
+        (["data=nothing"], "data=nothing: choose one of amat"),
         (["data.rot=1"], "unknown option data.rot"),
         (["-m", "data=mnist"], "-m"),
         (["data=image_folder"], "name the folder of images"),

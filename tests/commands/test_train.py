@@ -260,7 +260,8 @@ def test_a_finished_run_is_no_answer_to_other_options(train, tmp_path):
     assert (
         "model.hidden was [16], is [32]" in train(*SMALL, "hydra.run.dir=run", "resume=true", "model.hidden=[32]").error
     )
-    assert train(*SMALL, "hydra.run.dir=run", "resume=true").code == 0
+    again = train(*SMALL, "evaluate_on=[val,test]", "hydra.run.dir=run", "resume=true")
+    assert again.code == 0, again.err
     assert "test/accuracy" in metrics(tmp_path / "run")
 
 

@@ -91,9 +91,9 @@ def test_labels_beside_images_give_an_accuracy_and_a_confusion_matrix(layout, ru
 
 def test_labels_that_are_not_used_are_told(tmp_path, caplog):
     files = [tmp_path / "scans" / "a.png", tmp_path / "scans" / "b.png"]
-    files[0].parent.mkdir()
+    (tmp_path / "scans").mkdir()
     for file in files:
-        file.touch()
+        Image.new("L", (5, 5)).save(file)
     for listed, told in (
         ("scans/a.png,7\nscans/b.png,8", None),
         ("elsewhere/a.png,7", "labels.csv: names none of these images (a file is named as seen from its folder)"),

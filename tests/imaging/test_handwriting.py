@@ -93,6 +93,14 @@ def test_a_digit_that_runs_into_its_frame_is_still_read():
     assert read_digit(whole).fault is None
 
 
+def test_a_stroke_along_a_fainter_line_is_kept():
+    def seven(paper: Image.Image) -> np.ndarray:
+        ImageDraw.Draw(paper).line([(75, 75), (165, 75), (115, 190)], fill=NAVY, width=4)
+        return np.asarray(paper)
+
+    assert alike(read_digit(seven(lined(30, both=True))).image, read_digit(seven(sheet())).image) > 0.9
+
+
 def test_thin_pens_are_thickened():
     thin = sheet((400, 400))
     ImageDraw.Draw(thin).ellipse((60, 60, 300, 340), outline=NAVY, width=2)

@@ -60,7 +60,7 @@ def test_an_interrupted_search_ends_with_the_trials_asked_for(name, train, power
 
 def test_a_failed_trial_is_recorded_and_the_search_goes_on(train, tmp_path):
     space = ("model.hidden=[16]", "model.dropout=0", "optimizer.weight_decay=0", "optimizer.lr=1e-3")
-    result = train(*SEARCH, *space, "n_trials=6", "data.batch_size=choice(50,100000)")
+    result = train(*SEARCH, *space, "n_trials=6", "data.val_fraction=choice(0.1,0.9999)")
     assert result.code == 0, result.err
     states = [trial.state for trial in study(tmp_path / "sweep").trials]
     assert sorted(set(states)) == [TrialState.COMPLETE, TrialState.FAIL]
@@ -69,7 +69,7 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(train, tmp_path):
 
 
 def test_a_search_whose_trials_all_fail_says_so(train, tmp_path):
-    result = train(*SEARCH, "n_trials=2", "model.hidden=[16]", "data.batch_size=choice(90000,100000)")
+    result = train(*SEARCH, "n_trials=2", "model.hidden=[16]", "data.val_fraction=choice(0.9998,0.9999)")
     assert result.code == 1
     assert "error: 2 of 2 jobs failed" in result.err
     assert {row["status"] for row in summary_rows(tmp_path / "sweep")} == {"failed"}

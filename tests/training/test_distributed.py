@@ -161,7 +161,8 @@ def test_what_is_interrupted_or_loses_a_process_stops_and_can_be_continued(train
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
     epochs = len(rows(folder))
-    assert train(*TEN, "hydra.run.dir=run", "resume=true", f"trainer.max_epochs={epochs + 1}").code == 0
+    one = ("trainer=default", "trainer.devices=1", f"trainer.max_epochs={epochs + 1}")
+    assert train(*TEN, "hydra.run.dir=run", "resume=true", *one).code == 0
     assert [row["epoch"] for row in rows(folder)] == list(range(1, epochs + 2))
     assert OmegaConf.load(folder / "config.yaml").trainer.devices == 1
 

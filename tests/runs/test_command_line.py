@@ -1,0 +1,83 @@
+import json
+import shlex
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from imgclf.runs.command_line import null_groups, quote_text, resumed_words, shell_command, unquoted
+
+NAMES = [
+    *(
+        "plain",
+        "my images (2)",
+        "Görüntüler",
+        "数据",
+        "a,b",
+        "x=1",
+        "#1",
+        "2024",
+        "it's",
+        'say "so"',
+        "a\\b",
+        "[ab]",
+        "{a}",
+    ),
+    *("true", "~", "$HOME", "a: b", " x"),
+]
+
+
+def value(word):
+    return OverridesParser.create().parse_override(word).value()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("option", ["data.root", "ckpt", "hydra.run.dir", "data.positive", "to", "data.label_pattern"])
+def test_text_is_typed_as_it_is_and_printed_so_that_it_can_be_pasted(option, name):
+    if option == "ckpt" and name in ("a,b", "[ab]"):
+        return  # a list
+    (word,) = quote_text([f"{option}={name}"])
+    assert value(word) == name.strip()
+    assert shlex.split(shell_command([word])) == [f"{option}={name.strip()}"]
+    assert quote_text([word]) == [word]
+
+
+def test_what_is_no_text_stays_as_it_is():
+    words = ["data.batch_size=16", "model.hidden=[8,8]", "data.root=null", "data.root=${data_dir}/a", "-m", "seed=1,2"]
+    assert quote_text(words) == words
+    assert unquoted("seed=1") == "seed=1"
+
+
+def test_lists_and_sweeps(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (word,) = quote_text(["images=[a b.png,2.png]"])
+    assert value(word) == ["a b.png", "2.png"]
+    assert quote_text(["-m", "data.root=a b,c"]) == ["-m", "data.root='a b','c'"]
+    assert quote_text(["data.root=a b,c"]) == ["data.root='a b,c'"]
+    assert quote_text(["-m", "data.root=glob(*)"]) == ["-m", "data.root=glob(*)"]
+    (tmp_path / "a b,c").mkdir()
+    assert quote_text(["-m", "data.root=a b,c"]) == ["-m", "data.root='a b,c'"]
+
+
+def test_null_means_none():
+    words = [
+        "scheduler=null",
+        "augmentation=null",
+        "logger=null",
+        "callbacks=null",
+        "experiment=null",
+        "data.root=null",
+    ]
+    assert null_groups(words) == [
+        *("scheduler=none", "augmentation=none", "logger=none", "callbacks=none", "data.root=null")
+    ]
+
+
+def test_a_resumed_run_takes_its_own_options(tmp_path):
+    run = f"hydra.run.dir={tmp_path}"
+    command = ["train.py", "data=digits", "model=mlp", "optimizer.lr=0.1", run]
+    (tmp_path / "environment.json").write_text(json.dumps({"command": command}))
+    assert resumed_words([run, "resume=true"]) == ["data=digits", "model=mlp", "optimizer.lr=0.1", run, "resume=true"]
+    given = ["model=cnn", run, "resume=true", "trainer.max_epochs=9"]
+    assert resumed_words(given) == ["data=digits", "optimizer.lr=0.1", *given]
+    for words in ([run], ["resume=true"], ["hydra.run.dir=elsewhere", "resume=true"], ["-m", run, "resume=true"]):
+        assert resumed_words(words) == words
