@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Split = Callable[..., tuple[Tensor, Tensor]]  # labels, groups and digests to the rows that stay and those held out
 MAX_FOLDS = 20  # groups are divided into at most as many folds
 
 
@@ -83,8 +84,8 @@ def split_fold(
         unit = "group"
     counts = torch.stack([labels, members]).unique(dim=1)[0].bincount()
     if (least := int(counts[counts > 0].min())) < folds:
-        advice = f"give at most {least}" if least > 1 else "leave folds and fold out"
-        raise ValueError(f"folds={folds}: a class has only {least} {unit}; {advice}")
+        few, advice = (f"{least} {unit}s", f"give at most {least}") if least > 1 else (f"1 {unit}", "leave folds out")
+        raise ValueError(f"folds={folds}: a class has only {few}; {advice}")
     fold_of = torch.empty(len(labels), dtype=torch.int64)
     if groups is None:
         unique = originals.unique()
@@ -97,16 +98,12 @@ def split_fold(
         for number, (_, rows) in enumerate(splits):
             fold_of[rows] = number
     if len(torch.stack([labels, fold_of]).unique(dim=1)[0]) < folds * int((counts > 0).sum()):
-        raise ValueError(
-            f"folds={folds}: not every fold gets images of every class, the {unit} are too few; give fewer"
-        )
+        raise ValueError(f"folds={folds}: not every fold gets images of every class; give fewer")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     return order[fold_of[order] != fold], order[fold_of[order] == fold]
 
 
-def choose_split(
-    fraction: float, folds: int | None, fold: int | None, seed: int
-) -> Callable[..., tuple[Tensor, Tensor]]:
+def choose_split(fraction: float, folds: int | None, fold: int | None, seed: int) -> Split:
     """``split_fold`` where there are folds, else ``split_holdout``: a function of labels, groups and digests.
 
     Raises ValueError unless ``fold`` is one of ``folds``, or there is neither.
