@@ -114,7 +114,7 @@ def choose_split(fraction: float, folds: int | None, fold: int | None, seed: int
         raise ValueError(f"folds={folds}: say which one is for validation, from fold=0 to fold={folds - 1}")
     if folds is not None and fold is not None and fold >= folds:
         raise ValueError(f"fold={fold}: give a whole number from 0 to {folds - 1}, since folds={folds}")
-    if folds is not None:
+    if folds is not None and fold is not None:
         return functools.partial(split_fold, folds=folds, fold=fold, seed=seed)
     return functools.partial(split_holdout, fraction=fraction, seed=seed)
 
