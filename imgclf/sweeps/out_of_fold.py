@@ -138,7 +138,5 @@ def report_label_issues(folder: Path, answers: OutOfFold) -> None:
     figure = plot_label_issues(images, given[first], issues.suggested[first], issues.margins[first], names, title)
     write_file(folder / "label_issues.png", encode_png(render(figure)))
     pairs = Counter(f"{label} → {other}" for _, _, label, _, other, *_ in rows).most_common(3)
-    most = ", ".join(f"{pair} ({count})" for pair, count in pairs)
-    print_line(
-        f"label issues:  {file}: {len(rows):,} of {len(answers.labels):,} labels are suspicious{most and ', '}{most}"
-    )
+    most = f", most often {', '.join(f'{pair} ({count})' for pair, count in pairs)}" if rows else ""
+    print_line(f"label issues:  {file}: {len(rows):,} of {len(answers.labels):,} labels are suspicious{most}")
