@@ -103,7 +103,7 @@ def plot_label_issues(
     class_names = shown_names(class_names)
     shown = zip(labels.tolist(), suggested.tolist(), margins.tolist(), strict=True)
     captions = [
-        f"{rank}. {class_names[label]} → {class_names[other]}\n{margin:+.0%}"
+        f"{rank}. {shorten(class_names[label], 16)}\n→ {shorten(class_names[other], 16)} {margin:+.0%}"
         for rank, (label, other, margin) in enumerate(shown, 1)
     ]
     return plot_images(images[:][0], captions, title)

@@ -54,7 +54,7 @@ class OutOfFold:
         """The metrics over all N images, such as "oof/accuracy"."""
         predicted = torch.tensor([answer.predicted for answer in self.predictions])
         classes = self.probabilities.shape[1]
-        scores = self.probabilities[:, 1] if classes == 2 else None
+        scores = self.probabilities[:, 1].contiguous() if classes == 2 else None
         values = {"loss": self.losses.mean(), **classification_metrics(predicted, self.labels, classes, scores)}
         if classes > 2:
             values |= many_class_metrics(self.probabilities, self.labels)

@@ -184,7 +184,7 @@ def test_calibration_is_how_often_answers_of_a_confidence_are_right():
 def test_label_issues_are_ranked_and_name_both_classes():
     images = ImageDataset(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]))
     figure = plot_label_issues(images, torch.tensor([0, 1]), torch.tensor([1, 3]), torch.tensor([0.9, 0.5]), NAMES, "t")
-    assert captions(figure) == ["1. a → b\n+90%", "2. b → ü\n+50%"]
+    assert captions(figure) == ["1. a\n→ b +90%", "2. b\n→ ü +50%"]
     render(figure)
     empty = torch.empty(0, dtype=torch.int64)
     images.rows = empty
