@@ -93,6 +93,22 @@ def plot_mistakes(
     return plot_images(images[worst][0], captions, title, [RED] * len(captions))
 
 
+def plot_label_issues(
+    images: ImageDataset, labels: Tensor, suggested: Tensor, margins: Tensor, class_names: Sequence[str], title: str
+) -> Figure:
+    """Shows images whose labels are probably wrong, each with its rank, its label, the probable class and the margin.
+
+    There are N images, labels and suggested classes, int64 (N,), and margins, float (N,), the largest first.
+    """
+    class_names = shown_names(class_names)
+    shown = zip(labels.tolist(), suggested.tolist(), margins.tolist(), strict=True)
+    captions = [
+        f"{rank}. {shorten(class_names[label], 16)}\n→ {shorten(class_names[other], 16)} {margin:+.0%}"
+        for rank, (label, other, margin) in enumerate(shown, 1)
+    ]
+    return plot_images(images[:][0], captions, title)
+
+
 def plot_predictions(
     images: Tensor, labels: Sequence[int | None], answers: Sequence[Any], class_names: Sequence[str], title: str
 ) -> Figure:
