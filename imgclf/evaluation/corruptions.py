@@ -8,6 +8,7 @@ from rich.table import Column, Table
 
 from imgclf.core.metrics import decide
 from imgclf.evaluation.evaluate import Evaluation
+from imgclf.evaluation.html_report import run_page
 from imgclf.evaluation.report import write_figures
 from imgclf.figures.sweeps import plot_metric_grid
 from imgclf.inference.predictor import Predictor
@@ -49,6 +50,7 @@ def report_corruptions(run_dir: RunDir, evaluation: Evaluation, accuracies: Mapp
     grid = [[*accuracies[corruption], means[corruption]] for corruption in accuracies]
     titles = {"row_title": "corruption", "column_title": "severity", "metric": f"{split} accuracy"}
     write_figures(run_dir, {"corruptions": plot_metric_grid(grid, list(accuracies), columns, **titles)})
+    run_dir.write("report.html", run_page(run_dir.path))  # again, with these figures
 
     numbers = [Column(name, justify="right") for name in columns]
     title = f"{split} accuracy by severity: clean {evaluation.metrics[f'{split}/accuracy']:.4f}; mean {overall:.4f}"
