@@ -25,18 +25,18 @@ from imgclf.runs.run_dir import RunDir
 MAX_FIGURES_BYTES = 2_000_000  # of all PNG files together; base64 makes them a third longer
 FEWEST_COLOURS, SMALLER = 64, 0.8
 MAX_ROWS = 200  # of the table of classes; per_class.csv has all
-MISTAKES = 20  # that are listed
+MISTAKES = 10  # that are listed
 PLAIN_COLOURS = 200_000  # bytes, from which on a figure is stored with a palette
 NOT_ABOUT_IMAGES = ("data_dir", "cache_dir", "batch_size", "eval_batch_size", "num_workers", "seed", "class_map")
 # What the figures show; those without an entry come last, under their own name.
 CAPTIONS = {
-    "data": "How many images each class has, and some of them",
+    "data": "How many images each class has, and their mean",
     "samples": "Images as the network sees them",
     "curves": "Loss and accuracy after each epoch",
     "confusion_matrix": "How often each true class (row) was predicted as each class (column)",
     "roc": "Sensitivity against false alarms for every threshold",
     "precision_recall": "Precision against recall for every threshold",
-    "calibration": "Where the bars are below the diagonal, the network is too sure of itself",
+    "calibration": "Below the diagonal the network is too sure of itself, above it not sure enough",
     "mistakes": "The mistakes that the network was surest of",
     "grad_cam": "Where the network looked",
     "corruptions": "Accuracy under noise, blur, weather and compression",
@@ -94,7 +94,7 @@ def run_page(folder: str | Path, metrics: Mapping[str, float | None] | None = No
         max_rows=MAX_ROWS,
         per_class=per_class[:MAX_ROWS],
         classes_left_out=max(0, len(per_class) - MAX_ROWS),
-        mistakes=mistakes[:MISTAKES],
+        mistakes=[{**row, "file": _short(row["file"])} for row in mistakes[:MISTAKES]],
         mistakes_count=len(mistakes),
         use=intended_use(facts, is_training),
         limits=limits(facts, split, values, intervals, per_class),
@@ -153,7 +153,7 @@ def _shrink(data: bytes, limit: int) -> tuple[bytes, tuple[int, int]]:
 def _about_training(config: Mapping[str, Any], facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, str]:
     """What was trained on what: a heading to a text."""
     optimizer, seconds = config["optimizer"], metrics["train/seconds"]
-    epochs = f"{metrics['epochs']} epochs in batches of {config['data']['batch_size']}"
+    epochs = f"{metrics['epochs']} epoch{'s' * (metrics['epochs'] != 1)} in batches of {config['data']['batch_size']}"
     return {
         "Data": _described(config["data"]),
         "Network": f"{_described(config['model'])}; {facts['parameters']:,} weights",
@@ -183,7 +183,7 @@ def _described(config: Mapping[str, Any]) -> str:
     options = {
         name: value
         for name, value in config.items()
-        if value not in (None, "none") and not name.startswith("_") and name not in NOT_ABOUT_IMAGES
+        if value is not False and value not in (None, "none", []) and not name.startswith("_") and name not in NOT_ABOUT_IMAGES
     }
     text = ", ".join(f"{name}={value}" for name, value in options.items() if not isinstance(value, Mapping))
     return _kind(config) + (f" ({printable(text)})" if text else "")
@@ -202,6 +202,12 @@ def _command(words: Sequence[str]) -> str:
     """The command line that repeats a run into a new folder."""
     ours = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=")
     return shell_command(["python", *(word for word in words if not word.startswith(ours))])
+
+
+def _short(file: str) -> str:
+    """The last two parts of a path, which say enough and do not tell where files are on this machine."""
+    *above, folder, name = ["", *file.split("/")]
+    return f"…/{folder}/{name}" if len(above) > 1 else file
 
 
 def _decimals(value: float | str | None) -> str:

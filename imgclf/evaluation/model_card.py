@@ -49,7 +49,8 @@ def intended_use(facts: Mapping[str, Any], trained_here: bool) -> list[str]:
     """Sentences on what the network is for. ``trained_here``: "images" has the images that it was trained on."""
     names, (channels, height, width) = facts["class_names"], facts["image_shape"]
     kind = CHANNELS.get(channels, f"{channels}-channel")
-    sentences = [f"It tells {len(names)} classes apart: {_listed(names)}. It sees {width} × {height} {kind} pixels."]
+    sentences = [f"It tells {len(names)} classes apart: {_listed(names)}."]
+    sentences.append(f"It sees an image as {width} × {height} {kind} pixels.")
     if trained_here:
         count = sum(facts["images"]["train"])
         sentences.append(f"It learned from {count:,} images, and is meant for images that were made in the same way.")
