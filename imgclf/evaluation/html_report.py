@@ -20,7 +20,7 @@ from imgclf.evaluation.model_card import intended_use, limits, model_facts
 from imgclf.inference.predictor import Predictor
 from imgclf.runs.command_line import shell_command
 from imgclf.runs.logs import warnings_in
-from imgclf.runs.run_dir import RunDir
+from imgclf.runs.run_dir import JOB, RunDir
 
 MAX_FIGURES_BYTES = 2_000_000  # of all PNG files together; base64 makes them a third longer
 FEWEST_COLOURS, SMALLER = 64, 0.8
@@ -80,7 +80,7 @@ def run_page(folder: str | Path, metrics: Mapping[str, float | None] | None = No
     mistakes = _read_csv(folder / "mistakes.csv")
     return render_page(
         Path(__file__).with_name("report.html.j2"),
-        title=config.get("name") or f"Evaluation of {_checkpoints(config)}",
+        title=config.get("name") or f"Evaluation of {_short(_checkpoints(config), 3)}",
         is_training=is_training,
         config=config,
         config_text=printable((folder / "config.yaml").read_text(errors="surrogateescape")),
@@ -100,7 +100,7 @@ def run_page(folder: str | Path, metrics: Mapping[str, float | None] | None = No
         limits=limits(facts, split, values, intervals, per_class),
         warnings=[warning for log in sorted(folder.glob("*.log")) for warning in warnings_in(log)],
         environment=environment,
-        command=_command(environment["command"]),
+        command=_command(folder, environment["command"]),
         figures=embedded_figures({file.stem: file for file in sorted(folder.glob("figures/*.png"))}),
         captions=CAPTIONS,
     )
@@ -198,16 +198,18 @@ def _checkpoints(config: Mapping[str, Any]) -> str:
     return ", ".join(map(printable, [given] if isinstance(given, str) else given))
 
 
-def _command(words: Sequence[str]) -> str:
-    """The command line that repeats a run into a new folder."""
+def _command(folder: Path, words: Sequence[str]) -> str:
+    """The command line that repeats a run into a new folder; of a sweep's job, without the rest of the sweep."""
+    if (folder / JOB).exists():
+        words = [words[0], *_read_json(folder / JOB)["overrides"]]
     ours = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=")
     return shell_command(["python", *(word for word in words if not word.startswith(ours))])
 
 
-def _short(file: str) -> str:
-    """The last two parts of a path, which say enough and do not tell where files are on this machine."""
-    *above, folder, name = ["", *file.split("/")]
-    return f"…/{folder}/{name}" if len(above) > 1 else file
+def _short(file: str, parts: int = 2) -> str:
+    """The last parts of a path, which say enough and do not tell where files are on this machine."""
+    words = file.split("/")
+    return "/".join(["…", *words[-parts:]]) if len(words) > parts else file
 
 
 def _decimals(value: float | str | None) -> str:
