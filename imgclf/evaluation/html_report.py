@@ -100,7 +100,7 @@ def run_page(folder: str | Path, metrics: Mapping[str, float | None] | None = No
         limits=limits(facts, split, values, intervals, per_class),
         warnings=[warning for log in sorted(folder.glob("*.log")) for warning in warnings_in(log)],
         environment=environment,
-        command=_command(folder, environment["command"]),
+        command=command_line(_words(folder, environment["command"])),
         figures=embedded_figures({file.stem: file for file in sorted(folder.glob("figures/*.png"))}),
         captions=CAPTIONS,
     )
@@ -112,7 +112,11 @@ def render_page(template: Path, **values: Any) -> str:
 
     folders = [template.parent, Path(__file__).parent]
     pages = Environment(
-        loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(folders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     pages.filters["decimals"] = _decimals
     return pages.get_template(template.name).render(values)
@@ -150,6 +154,18 @@ def _shrink(data: bytes, limit: int) -> tuple[bytes, tuple[int, int]]:
     return data, size
 
 
+def command_line(words: Sequence[str]) -> str:
+    """The command line, in environment.json's words, that repeats a run or a sweep into a new folder."""
+    ours = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=")
+    return shell_command(["python", *(word for word in words if not word.startswith(ours))])
+
+
+def _words(folder: Path, command: Sequence[str]) -> Sequence[str]:
+    """The command of a run; of a sweep's job, without the rest of the sweep."""
+    job = folder / JOB
+    return [command[0], *_read_json(job)["overrides"]] if job.exists() else command
+
+
 def _about_training(config: Mapping[str, Any], facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, str]:
     """What was trained on what: a heading to a text."""
     optimizer, seconds = config["optimizer"], metrics["train/seconds"]
@@ -183,7 +199,10 @@ def _described(config: Mapping[str, Any]) -> str:
     options = {
         name: value
         for name, value in config.items()
-        if value is not False and value not in (None, "none", []) and not name.startswith("_") and name not in NOT_ABOUT_IMAGES
+        if value is not False
+        and value not in (None, "none", [])
+        and not name.startswith("_")
+        and name not in NOT_ABOUT_IMAGES
     }
     text = ", ".join(f"{name}={value}" for name, value in options.items() if not isinstance(value, Mapping))
     return _kind(config) + (f" ({printable(text)})" if text else "")
@@ -196,14 +215,6 @@ def _kind(config: Mapping[str, Any]) -> str:
 def _checkpoints(config: Mapping[str, Any]) -> str:
     given = config["ckpt"]
     return ", ".join(map(printable, [given] if isinstance(given, str) else given))
-
-
-def _command(folder: Path, words: Sequence[str]) -> str:
-    """The command line that repeats a run into a new folder; of a sweep's job, without the rest of the sweep."""
-    if (folder / JOB).exists():
-        words = [words[0], *_read_json(folder / JOB)["overrides"]]
-    ours = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=")
-    return shell_command(["python", *(word for word in words if not word.startswith(ours))])
 
 
 def _short(file: str, parts: int = 2) -> str:

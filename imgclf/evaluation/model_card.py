@@ -29,7 +29,7 @@ def model_facts(
         (for each split whose patients, writers or scenes are known, how many there are).
     """
     classes = len(predictor.class_names)
-    labels = {split: data.dataset(split).targets for split in (("train", "val") if data else ())}
+    labels = {split: data.dataset(split).targets for split in ("train", "val")} if data else {}
     labels |= {evaluation.split: evaluation.labels for evaluation in evaluations}
     groups = {split: {*data.groups(split)} - {None} for split in labels} if data else {}
     networks = [one.network for one in predictor.classifiers]
@@ -50,7 +50,7 @@ def intended_use(facts: Mapping[str, Any], trained_here: bool) -> list[str]:
     names, (channels, height, width) = facts["class_names"], facts["image_shape"]
     kind = CHANNELS.get(channels, f"{channels}-channel")
     sentences = [f"It tells {len(names)} classes apart: {_listed(names)}."]
-    sentences.append(f"It sees an image as {width} × {height} {kind} pixels.")
+    sentences.append(f"It sees an image as {width} by {height} {kind} pixels.")
     if trained_here:
         count = sum(facts["images"]["train"])
         sentences.append(f"It learned from {count:,} images, and is meant for images that were made in the same way.")

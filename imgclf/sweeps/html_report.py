@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from statistics import fmean, stdev
 
 from imgclf.core.files import write_file
 from imgclf.core.names import VERSION
-from imgclf.evaluation.html_report import embedded_figures, render_page
+from imgclf.evaluation.html_report import command_line, embedded_figures, render_page
 from imgclf.sweeps.jobs import AVERAGED_OVER
 
 MAX_ROWS = 200  # jobs in a table; summary.csv has all
@@ -28,16 +29,17 @@ def write_sweep_report(folder: Path, objective: str) -> Path:
     configurations = [list(jobs) for _, jobs in itertools.groupby(rows, lambda row: row["rank"]) if jobs]
     page = render_page(
         Path(__file__).with_name("report.html.j2"),
-        title=f"Sweep {folder.name}",
-        subtitle=f"{len(rows)} jobs, {datetime.now():%Y-%m-%d}, imgclf {VERSION}",
+        title=folder.name,
+        subtitle=f"Sweep of {len(rows)} jobs, {datetime.now():%Y-%m-%d}, imgclf {VERSION}",
         objective=objective,
         options=[name for name in swept if name not in AVERAGED_OVER],
         ranking=[_ranked(jobs, objective) for jobs in configurations if jobs[0]["rank"]][:MAX_ROWS],
         jobs=[{**row, "report": _report(folder, row["job"])} for row in rows[:MAX_ROWS]],
         left_out=max(0, len(rows) - MAX_ROWS),
         failed=sum(row["status"] == "failed" for row in rows),
-        figures=embedded_figures({name: folder / f"{name}.png" for name in CAPTIONS if (folder / f"{name}.png").exists()}),
+        figures=embedded_figures({file.stem: file for file in folder.glob("*.png") if file.stem in CAPTIONS}),
         captions=CAPTIONS,
+        command=_command(folder),
     )
     return write_file(folder / "report.html", page)
 
@@ -53,6 +55,15 @@ def _mean(jobs: Sequence[Mapping[str, str]], name: str, digits: int = 4) -> str:
     values = [float(job[name]) for job in jobs if job.get(name)]
     deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{fmean(values):.{digits}f}{deviation}" if values else ""
+
+
+def _command(folder: Path) -> str:
+    """The command line that started the sweep; empty where its jobs ran in other processes and do not know it."""
+    for file in sorted(folder.glob("*/environment.json")):
+        words = json.loads(file.read_text())["command"]
+        if {"-m", "--multirun"} & {*words}:
+            return command_line(words)
+    return ""
 
 
 def _report(folder: Path, job: str) -> str:
