@@ -31,7 +31,8 @@ def model_facts(
     classes = len(predictor.class_names)
     labels = {split: data.dataset(split).targets for split in ("train", "val")} if data else {}
     labels |= {evaluation.split: evaluation.labels for evaluation in evaluations}
-    groups = {split: {*data.groups(split)} - {None} for split in labels} if data else {}
+    groups = {split: data.groups(split) for split in labels if data}
+    groups |= {evaluation.split: evaluation.groups or () for evaluation in evaluations}
     networks = [one.network for one in predictor.classifiers]
     return {
         "class_names": [printable(name) for name in predictor.class_names],
@@ -41,7 +42,7 @@ def model_facts(
         "threshold": predictor.threshold if classes == 2 else None,
         "trained_on": predictor.metadata.get("data"),
         "images": {split: given.bincount(minlength=classes).tolist() for split, given in labels.items()},
-        "groups": {split: len(names) for split, names in groups.items() if names},
+        "groups": {split: len({*given} - {None}) for split, given in groups.items() if any(given)},
     }
 
 
