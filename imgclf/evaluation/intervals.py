@@ -31,15 +31,11 @@ def bootstrap_intervals(evaluation: Evaluation, resamples: Positive = 1000) -> d
         if not len(weights):
             continue
         values = weighted_metrics(weights, labels, evaluation.predicted, evaluation.probabilities, evaluation.losses)
-        columns = [values.get(name.partition("/")[2]) for name in names]
-        if any(column is None for column in columns):  # a metric of METRIC_TABLE that only torchmetrics knows
+        if others := [name for name in names if name.partition("/")[2] not in values]:  # torchmetrics alone knows them
             rows = [torch.arange(len(labels)).repeat_interleave(times.long()) for times in weights]
-            others = [evaluation.metrics_of(drawn) for drawn in rows]
-            columns = [
-                torch.stack([other[name] for other in others]).double() if column is None else column
-                for name, column in zip(names, columns, strict=True)
-            ]
-        draws.append(torch.stack(columns, 1))
+            drawn = [evaluation.metrics_of(row) for row in rows]
+            values |= {name.partition("/")[2]: torch.stack([one[name] for one in drawn]).double() for name in others}
+        draws.append(torch.stack([values[name.partition("/")[2]] for name in names], 1))
     return dict(zip(names, bounds(torch.cat(draws)), strict=True))
 
 

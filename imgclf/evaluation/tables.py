@@ -34,7 +34,8 @@ def per_class_rows(evaluation: Evaluation, class_names: list[str]) -> list[list[
         cell_of = {cell: number for number, cell in enumerate(zip(truth.tolist(), answer.tolist(), strict=True))}
         pairs = zip(evaluation.labels.tolist(), evaluation.predicted.tolist(), strict=True)
         contents = np.zeros((size, len(cells)))
-        np.add.at(contents, (members.numpy(), [cell_of[pair] for pair in pairs]), 1)
+        for member, pair in zip(members.tolist(), pairs, strict=True):
+            contents[member, cell_of[pair]] += 1
         resamples = random.multinomial(size, np.full(size, 1 / size), RESAMPLES) @ contents
     else:  # images drawn with replacement fall into the cells of the confusion matrix by a multinomial distribution
         resamples = random.multinomial(len(members), cells / cells.sum(), RESAMPLES)

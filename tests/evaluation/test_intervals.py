@@ -75,9 +75,6 @@ def test_whole_groups_are_resampled_as_by_hand():
     assert (low, high) == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.015)
     alone = bootstrap_intervals(replace(evaluation, groups=None))["test/accuracy"]
     assert high - low > 1.5 * (alone[1] - alone[0])
-    rows = {
-        grouped: per_class_rows(replace(evaluation, groups=grouped and groups), ["a", "b"]) for grouped in (True, None)
-    }
-    widths = {grouped: table[0][PER_CLASS_COLUMNS.index("recall_high")] - table[0][PER_CLASS_COLUMNS.index("recall_low")]
-              for grouped, table in rows.items()}  # fmt: skip
-    assert widths[True] > 1.5 * widths[None]
+    low, high = (PER_CLASS_COLUMNS.index(f"recall_{end}") for end in ("low", "high"))
+    by_patient, by_image = (per_class_rows(replace(evaluation, groups=given), ["a", "b"]) for given in (groups, None))
+    assert by_patient[0][high] - by_patient[0][low] > 1.5 * (by_image[0][high] - by_image[0][low])
