@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from rich import get_console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from imgclf.core.metrics import decide
@@ -50,7 +51,7 @@ def report_corruptions(run_dir: RunDir, evaluation: Evaluation, accuracies: Mapp
     grid = [[*accuracies[corruption], means[corruption]] for corruption in accuracies]
     titles = {"row_title": "corruption", "column_title": "severity", "metric": f"{split} accuracy"}
     write_figures(run_dir, {"corruptions": plot_metric_grid(grid, list(accuracies), columns, **titles)})
-    run_dir.write("report.html", run_page(run_dir.path))  # again, with these figures
+    report = run_dir.write("report.html", run_page(run_dir.path))  # again, with this figure
 
     numbers = [Column(name, justify="right") for name in columns]
     title = f"{split} accuracy by severity: clean {evaluation.metrics[f'{split}/accuracy']:.4f}; mean {overall:.4f}"
@@ -58,3 +59,4 @@ def report_corruptions(run_dir: RunDir, evaluation: Evaluation, accuracies: Mapp
     for corruption, values in zip(accuracies, grid, strict=True):
         table.add_row(corruption, *(f"{value:.4f}" for value in values))
     get_console().print(table)
+    get_console().print(escape(f"report: {report}"), highlight=False, soft_wrap=True)
