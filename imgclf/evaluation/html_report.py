@@ -80,7 +80,7 @@ def run_page(folder: str | Path, metrics: Mapping[str, float | None] | None = No
     mistakes = _read_csv(folder / "mistakes.csv")
     return render_page(
         Path(__file__).with_name("report.html.j2"),
-        title=config.get("name") or f"Evaluation of {_short(_checkpoints(config), 3)}",
+        title=str(config["name"] or folder.name) if is_training else f"Evaluation of {_short(_checkpoints(config), 3)}",
         is_training=is_training,
         config=config,
         config_text=printable((folder / "config.yaml").read_text(errors="surrogateescape")),
@@ -169,11 +169,12 @@ def _words(folder: Path, command: Sequence[str]) -> Sequence[str]:
 def _about_training(config: Mapping[str, Any], facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, str]:
     """What was trained on what: a heading to a text."""
     optimizer, seconds = config["optimizer"], metrics["train/seconds"]
+    how = f"{_kind(optimizer)} with learning rate {optimizer.get('lr', 'of its own')}"
     epochs = f"{metrics['epochs']} epoch{'s' * (metrics['epochs'] != 1)} in batches of {config['data']['batch_size']}"
     return {
         "Data": _described(config["data"]),
         "Network": f"{_described(config['model'])}; {facts['parameters']:,} weights",
-        "Training": f"{epochs}, {_kind(optimizer)} with learning rate {optimizer['lr']:g}, in {seconds:.1f} s",
+        "Training": f"{epochs}, {how}, in {seconds:.1f} s",
         "Best epoch": f"{metrics['best_epoch']}, chosen by {config['objective']}; all figures are of its weights",
         "Seed": str(config["seed"]),
     }
