@@ -34,6 +34,7 @@ class Evaluation:
     probabilities: Tensor  # float32 (N, classes)
     threshold: float  # for two classes, the probability from which the second is predicted
     names: list[str]  # what each image is called: a file's path, or the image's index in the split
+    groups: Sequence[str | None] | None = None  # the patient, writer or scene of each image, where it is known
 
     @property
     def num_classes(self) -> int:
@@ -104,6 +105,7 @@ def evaluate(
         probabilities=logits.softmax(1),
         threshold=predictor.threshold,
         names=data.image_names(split),
+        groups=data.groups(split),
     )
 
 

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.grad_cam import plot_explanations
+from imgclf.evaluation.html_report import write_report
 from imgclf.evaluation.intervals import bootstrap_intervals
 from imgclf.evaluation.predictions import write_predictions
 from imgclf.evaluation.tables import PER_CLASS_COLUMNS, confusion_rows, per_class_rows
@@ -40,6 +41,7 @@ def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predic
     intervals = bootstrap_intervals(evaluation)
     run_dir.write_json("intervals.json", intervals)
     run_dir.write_json("metrics.json", evaluation.metrics)
+    write_report(run_dir, evaluation.metrics, predictor, [evaluation])
 
     title = f"{split} ({len(evaluation.labels):,} images)"
     table = Table("metric", Column("value", justify="right"), Column("95% interval", justify="right"), title=title)
@@ -51,6 +53,7 @@ def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predic
     lines = [f"metrics.json, predictions.csv, per_class.csv and figures are in {run_dir.path}"]
     if evaluation.num_classes == 2:
         lines.insert(0, f"{class_names[1]} is predicted from a probability of {evaluation.threshold:.4f} on")
+    lines.append(f"report: {run_dir.path / 'report.html'}")
     get_console().print(escape("\n".join(lines)), highlight=False, soft_wrap=True)
     return evaluation.metrics
 

@@ -126,6 +126,19 @@ def plot_predictions(
     return plot_images(images, captions, title, colours)
 
 
+def plot_disagreements(
+    images: Tensor, answers: Sequence[tuple[int, int, int]], class_names: Sequence[str], title: str
+) -> Figure:
+    """Shows images on which only one of two networks is right: blue if it is the first, orange if it is the second.
+
+    The images are uint8 (N, C, H, W); the answers are the true class and those that the two networks predict.
+    """
+    class_names = shown_names(class_names)
+    captions = [f"{class_names[a]} / {class_names[b]}" for _, a, b in answers]
+    colours = [BLUE if first == label else ORANGE for label, first, _ in answers]
+    return plot_images(images, captions, f"{title}: first / second answer", colours)
+
+
 def plot_calibration(correct: Tensor, confidence: Tensor, title: str) -> Figure:
     """Draws how often the answers of each confidence are right: a reliability diagram in 15 bins (Guo et al. 2017).
 

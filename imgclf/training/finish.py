@@ -12,6 +12,8 @@ from rich.table import Column, Table
 from imgclf.core.names import BINARY_METRICS, MANY_CLASS_METRICS, METRICS, SPLITS
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.evaluation.evaluate import evaluate
+from imgclf.evaluation.html_report import write_report
+from imgclf.evaluation.intervals import bootstrap_intervals
 from imgclf.evaluation.report import result_figures, write_tables
 from imgclf.figures.dataset import plot_dataset
 from imgclf.figures.learning_curves import plot_learning_curves
@@ -62,7 +64,9 @@ def evaluate_best(
         for name, figure in figures.items():
             publish_figure(run_dir, trainer, name, figure)
         write_tables(run_dir, list(evaluations.values()), predictor)
+        run_dir.write_json("intervals.json", bootstrap_intervals(list(evaluations.values())[-1]))
         publish_results(trainer, evaluations, metrics, config)
+        write_report(run_dir, metrics, predictor, list(evaluations.values()), data)
         run_dir.write_json("metrics.json", metrics)  # last: the run is finished once it is there
     return metrics
 
@@ -96,3 +100,4 @@ def print_summary(run_dir: RunDir, metrics: Mapping[str, float | None], override
     }
     for purpose, command in zip(commands, map(shell_command, commands.values()), strict=True):
         console.print(f"{purpose:>9}:  {escape(command)}", highlight=False, soft_wrap=True)
+    console.print(f"   report:  {escape(str(run_dir.path / 'report.html'))}", highlight=False, soft_wrap=True)

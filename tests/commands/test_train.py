@@ -111,6 +111,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     left = {path.name for path in run.iterdir()}
     assert left == {
         *("per_class.csv", "confusion_matrix.csv", "predictions.csv", "mistakes.csv"),
+        *("intervals.json", "model_card.json", "report.html"),
         *("metrics.json", "metrics.csv", "config.yaml", "environment.json", "train.log"),
         *("checkpoints", "figures", "tensorboard"),
     }
@@ -132,6 +133,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
         "predict:  python evaluate.py ckpt=run/checkpoints/best.ckpt images=PATH",
         "model=cnn trainer.max_epochs=3 seed=7 hydra.run.dir=run resume=true",
         "dashboard:  tensorboard --logdir run",
+        "report:  run/report.html",
     ):
         assert line in result.out.replace(str(run), "run")
 
