@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from imgclf.core.metrics import classification_metrics, decide, many_class_metrics
+from imgclf.core.metrics import accuracy_by_coverage, classification_metrics, decide, many_class_metrics
+from imgclf.core.names import COVERAGES
 from imgclf.core.text import some_names
 from imgclf.core.validation import checked
 from imgclf.data.datamodule import ImageDataModule
@@ -45,13 +46,25 @@ class Evaluation:
         """The predicted classes, int64 (N,)."""
         return decide(self.probabilities, self.threshold)
 
+    @property
+    def confidence(self) -> Tensor:
+        """The probability of each predicted class, float32 (N,)."""
+        return self.probabilities.gather(1, self.predicted[:, None])[:, 0]
+
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The name of every metric, such as "test/accuracy", to its value; the loss comes first."""
+        """The name of every metric, such as "test/accuracy", to its value; the loss comes first.
+
+        "test/accuracy_at_80" is the accuracy of the most confident 80% of the answers.
+        """
         values = self.metrics_of(torch.arange(len(self.labels)))
         if self.num_classes > 2:
             more = many_class_metrics(self.probabilities, self.labels)
             values |= {f"{self.split}/{name}": value for name, value in more.items()}
+        by_coverage = accuracy_by_coverage(self.predicted == self.labels, self.confidence)
+        for percent in COVERAGES:
+            kept = max(1, round(len(by_coverage) * percent / 100))
+            values[f"{self.split}/accuracy_at_{percent}"] = by_coverage[kept - 1]
         return {name: float(value) for name, value in values.items()}
 
     def metrics_of(self, rows: Tensor) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from imgclf.figures.classification import (
     plot_confusion_matrix,
     plot_mistakes,
     plot_precision_recall,
+    plot_risk_coverage,
     plot_roc,
 )
 from imgclf.figures.dataset import plot_samples
@@ -82,9 +83,10 @@ def result_figures(evaluation: Evaluation, class_names: list[str]) -> dict[str, 
         "confusion_matrix": plot_confusion_matrix(evaluation.confusion_matrix(), class_names, title),
         "mistakes": plot_mistakes(evaluation.images, labels, evaluation.predicted, probabilities, class_names, title),
     }
-    confidence = probabilities.gather(1, evaluation.predicted[:, None])[:, 0]
+    correct, confidence = evaluation.predicted == labels, evaluation.confidence
     title = f"{split.capitalize()}: calibration error {metrics[f'{split}/calibration_error']:.4f}"
-    figures["calibration"] = plot_calibration(evaluation.predicted == labels, confidence, title)
+    figures["calibration"] = plot_calibration(correct, confidence, title)
+    figures["risk_coverage"] = plot_risk_coverage(correct, confidence, f"{split.capitalize()}: risk and coverage")
     if evaluation.num_classes == 2:
         scores, positive = probabilities[:, 1], f"{split.capitalize()}, {class_names[1]}"
         title = f"{positive}: ROC, area {metrics[f'{split}/auroc']:.4f}"
