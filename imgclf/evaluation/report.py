@@ -12,6 +12,7 @@ from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.grad_cam import plot_explanations
 from imgclf.evaluation.intervals import bootstrap_intervals
 from imgclf.evaluation.predictions import write_predictions
+from imgclf.evaluation.subgroups import report_subgroups
 from imgclf.evaluation.tables import PER_CLASS_COLUMNS, confusion_rows, per_class_rows
 from imgclf.figures.classification import (
     find_mistakes,
@@ -49,6 +50,8 @@ def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predic
         interval = "" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
         table.add_row(name.partition("/")[2], "undefined" if math.isnan(value) else f"{value:.4f}", interval)
     get_console().print(table)
+    if evaluation.by:
+        report_subgroups(run_dir, evaluation, evaluation.by, evaluation.subgroups)
     lines = [f"metrics.json, predictions.csv, per_class.csv and figures are in {run_dir.path}"]
     if evaluation.num_classes == 2:
         lines.insert(0, f"{class_names[1]} is predicted from a probability of {evaluation.threshold:.4f} on")
