@@ -16,7 +16,7 @@ from imgclf.evaluation.intervals import bootstrap_intervals
 from imgclf.runs.run_dir import RunDir
 
 PRINTED = 30  # values in the terminal
-SHOWN = ("loss", "accuracy", "f1", "sensitivity", "specificity", "auroc")  # in the terminal, where they are defined
+SHOWN = ("sensitivity", "specificity", "auroc", "loss")  # in the terminal beside accuracy, where they are defined
 
 
 def part_of(evaluation: Evaluation, rows: torch.Tensor) -> Evaluation:
@@ -42,15 +42,13 @@ def report_subgroups(run_dir: RunDir, evaluation: Evaluation, by: str, values: S
         table.append(cells)
     run_dir.write_csv("subgroups.csv", list(table[0]), table)
 
-    metrics = [name for name in SHOWN if name in table[0]]
-    numbers = [Column(name, justify="right") for name in ("images", *metrics)]
-    shown = Table(Column(escape(by)), *numbers, title=f"{evaluation.split} by {escape(by)}, with 95% intervals")
+    metrics = ["accuracy", *(name for name in SHOWN if name in table[0])]
+    numbers = [Column(name, justify="right") for name in ("images", "accuracy", "95% interval", *metrics[1:])]
+    shown = Table("value", *numbers, title=f"{evaluation.split} by {escape(by)}")
     for cells in table[:PRINTED]:
-        texts = [escape(str(cells["value"])) or "(none)", f"{cells['images']:,}"]
-        for name in metrics:
-            value, low, high = (float(cells[key]) for key in (name, f"{name}_low", f"{name}_high"))
-            texts.append("" if math.isnan(value) else f"{value:.3f} ({low:.3f} to {high:.3f})")
-        shown.add_row(*texts)
+        accuracy, *others = ("" if math.isnan(float(cells[name])) else f"{cells[name]:.4f}" for name in metrics)
+        interval = f"{cells['accuracy_low']:.4f} to {cells['accuracy_high']:.4f}"
+        shown.add_row(escape(str(cells["value"])) or "(none)", f"{cells['images']:,}", accuracy, interval, *others)
     get_console().print(shown)
     if len(table) > PRINTED:
         get_console().print(f"... and {len(table) - PRINTED:,} more values in subgroups.csv", highlight=False)

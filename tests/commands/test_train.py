@@ -110,7 +110,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2  # whichever was best
     left = {path.name for path in run.iterdir()}
     assert left == {
-        *("per_class.csv", "confusion_matrix.csv", "predictions.csv", "mistakes.csv"),
+        *("per_class.csv", "confusion_matrix.csv", "predictions.csv", "mistakes.csv", "intervals.json"),
         *("metrics.json", "metrics.csv", "config.yaml", "environment.json", "train.log"),
         *("checkpoints", "figures", "tensorboard"),
     }
