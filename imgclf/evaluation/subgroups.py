@@ -16,7 +16,7 @@ from imgclf.evaluation.intervals import bootstrap_intervals
 from imgclf.runs.run_dir import RunDir
 
 PRINTED = 30  # values in the terminal
-SHOWN = ("sensitivity", "specificity", "auroc", "loss")  # in the terminal beside accuracy, where they are defined
+SHOWN = ("sensitivity", "specificity", "auroc")  # in the terminal beside accuracy, where they are defined
 
 
 def part_of(evaluation: Evaluation, rows: torch.Tensor) -> Evaluation:
@@ -43,12 +43,13 @@ def report_subgroups(run_dir: RunDir, evaluation: Evaluation, by: str, values: S
     run_dir.write_csv("subgroups.csv", list(table[0]), table)
 
     metrics = ["accuracy", *(name for name in SHOWN if name in table[0])]
-    numbers = [Column(name, justify="right") for name in ("images", "accuracy", "95% interval", *metrics[1:])]
+    numbers = [Column(name, justify="right") for name in ("images", "accuracy (95%)", *metrics[1:])]
     shown = Table("value", *numbers, title=f"{evaluation.split} by {escape(by)}")
     for cells in table[:PRINTED]:
-        accuracy, *others = ("" if math.isnan(float(cells[name])) else f"{cells[name]:.4f}" for name in metrics)
-        interval = f"{cells['accuracy_low']:.4f} to {cells['accuracy_high']:.4f}"
-        shown.add_row(escape(str(cells["value"])) or "(none)", f"{cells['images']:,}", accuracy, interval, *others)
+        accuracy, *others = ("" if math.isnan(float(cells[name])) else f"{cells[name]:.3f}" for name in metrics)
+        interval = f"({cells['accuracy_low']:.2f} to {cells['accuracy_high']:.2f})"
+        value = escape(str(cells["value"])) or "(none)"
+        shown.add_row(value, f"{cells['images']:,}", f"{accuracy} {interval}", *others)
     get_console().print(shown)
     if len(table) > PRINTED:
         get_console().print(f"... and {len(table) - PRINTED:,} more values in subgroups.csv", highlight=False)

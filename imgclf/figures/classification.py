@@ -160,11 +160,12 @@ def plot_risk_coverage(correct: Tensor, confidence: Tensor, title: str) -> Figur
     figure = Figure(figsize=(5.6, 4.6))
     ax = figure.add_axes((0.14, 0.13, 0.83, 0.78))  # a constrained layout takes twice as long to draw
     ax.plot(coverage[first:], risk[first:], color=BLUE)
+    told = []
     for percent in (*COVERAGES, 100):
         kept = max(1, round(count * percent / 100))
         ax.plot(kept / count, risk[kept - 1], "o", color=ORANGE)
-        ax.annotate(f"{percent}%: {risk[kept - 1]:.2%}", (kept / count, risk[kept - 1]), (-6, 6),
-                    textcoords="offset points", ha="right", fontsize=8)  # fmt: skip
+        told.append(f"{percent}% answered: {risk[kept - 1]:.2%} wrong")
+    ax.text(0.04, 0.96, "\n".join(told), transform=ax.transAxes, va="top", color=ORANGE)
     ax.set(title=title, xlabel="coverage (share of images that get an answer)", ylabel="risk (share of wrong answers)")
     ax.set(xlim=(0, 1.03), ylim=(0, max(0.01, 1.2 * risk[first:].max())))
     for axis in (ax.xaxis, ax.yaxis):
