@@ -3,6 +3,7 @@
 python evaluate.py ckpt=DIR/checkpoints/best.ckpt                         the test images of its own data
 python evaluate.py ckpt=DIR/checkpoints/best.ckpt data.variation=rot      the same with another variation
 python evaluate.py ckpt=DIR/checkpoints/best.ckpt corruption=all          under noise, blur, fog and twelve more
+python evaluate.py ckpt=DIR/checkpoints/best.ckpt by=sex                  metrics for each value of a column
 python evaluate.py ckpt=DIR/checkpoints/best.ckpt images='photos/*.png'   images of your own
 python evaluate.py 'ckpt=[A,B]' tta=8 augmentation.affine.translate=0.04  the mean of networks, and of views
 """
@@ -57,9 +58,9 @@ def main(cfg: DictConfig) -> float | None:
             log.warning(note)
         for path in paths if same_images else ():
             warn_of_changed_data(path, data)
-        run_dir.write_config(options.plain(cfg), str(device))
         corruption = None if cfg.corruption == "all" else cfg.corruption
-        evaluation = evaluate(predictor, data, cfg.split, class_map, corruption, cfg.severity)
+        evaluation = evaluate(predictor, data, cfg.split, class_map, corruption, cfg.severity, cfg.by)
+        run_dir.write_config(options.plain(cfg), str(device))
         metrics = report_evaluation(run_dir, evaluation, predictor)
         if cfg.corruption == "all":
             report_corruptions(run_dir, evaluation, corrupted_accuracies(predictor, evaluation))

@@ -164,7 +164,7 @@ def offer_checkpoint_data(words: Sequence[str]) -> None:
 
 
 def check_corruption(cfg: DictConfig) -> None:
-    """Raises ValueError if evaluate.py's corruption is unknown, or stands beside images=."""
+    """Raises ValueError if evaluate.py's corruption is unknown, or if it or by= stands beside images=."""
     from imgclf.transforms.corruptions import CORRUPTIONS, SEVERITIES  # lazy: it imports torch
 
     if cfg.corruption not in (None, "all", *CORRUPTIONS):
@@ -173,6 +173,8 @@ def check_corruption(cfg: DictConfig) -> None:
         raise ValueError(f"severity={cfg.severity}: give a whole number from 1 to 5")
     if cfg.corruption and cfg.images:
         raise ValueError(f"corruption={cfg.corruption} is for a data set whose classes are known: leave out images")
+    if cfg.by and cfg.images:
+        raise ValueError(f"by={cfg.by} is for a data set whose classes are known: leave out images")
 
 
 def adapt_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None:

@@ -101,7 +101,10 @@ def check_weights(weights: Any, channels: int, file_bytes: int) -> None:
     for name, value in weights.items():
         if value.isnan().any():
             raise ValueError(f"{name} holds NaN")
-    for name, low, high in (("mean", -math.inf, math.inf), ("std", 0, math.inf), ("threshold", -1e-6, 1 + 1e-6)):
+    limits = {"mean": (-math.inf, math.inf), "std": (0, math.inf), "threshold": (-1e-6, 1 + 1e-6)}
+    if "temperature" in weights:
+        limits["temperature"] = (0, math.inf)
+    for name, (low, high) in limits.items():
         if name not in weights:
             raise ValueError(f"its weights have no {name}")
         if weights[name].numel() not in (1, channels):

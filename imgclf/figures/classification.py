@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
+from imgclf.core.metrics import accuracy_by_coverage
+from imgclf.core.names import COVERAGES
 from imgclf.data.datasets import ImageDataset
 from imgclf.figures.style import (
     BLUE,
@@ -160,6 +162,32 @@ def plot_calibration(correct: Tensor, confidence: Tensor, title: str) -> Figure:
     below.set(xlabel="confidence (probability of the predicted class)", ylabel="share of answers")
     for axes in (ax, below):
         despine(axes)
+    return figure
+
+
+def plot_risk_coverage(correct: Tensor, confidence: Tensor, title: str) -> Figure:
+    """Draws the share of wrong answers among those that are kept, if the least confident ones are withheld.
+
+    The answers are those of ``plot_calibration``. The curve begins at a coverage of 5%: below, a few answers decide.
+    """
+    risk = (1 - accuracy_by_coverage(correct, confidence)).numpy()
+    count = len(risk)
+    coverage, first = np.arange(1, count + 1) / count, count // 20
+    figure = Figure(figsize=(5.6, 4.6))
+    ax = figure.add_axes((0.14, 0.13, 0.83, 0.78))  # a constrained layout takes twice as long to draw
+    ax.plot(coverage[first:], risk[first:], color=BLUE)
+    told = []
+    for percent in (*COVERAGES, 100):
+        kept = max(1, round(count * percent / 100))
+        ax.plot(kept / count, risk[kept - 1], "o", color=ORANGE)
+        told.append(f"{percent}% answered: {risk[kept - 1]:.2%} wrong")
+    ax.text(0.04, 0.96, "\n".join(told), transform=ax.transAxes, va="top", color=ORANGE)
+    ax.set(title=title, xlabel="coverage (share of images that get an answer)", ylabel="risk (share of wrong answers)")
+    ax.set(xlim=(0, 1.03), ylim=(0, max(0.01, 1.2 * risk[first:].max())))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    ax.grid(alpha=0.3)
+    despine(ax)
     return figure
 
 

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from imgclf.core import rng
 from imgclf.core.metrics import EpochMetrics, decide, youden_threshold
-from imgclf.core.validation import Fraction, Seed, checked
+from imgclf.core.validation import Fraction, Seed, Temperature, checked
 from imgclf.models.losses import share_of_weight, without_state
 from imgclf.models.network import Network
 
@@ -46,6 +46,8 @@ class Classifier(pl.LightningModule):
             ``T_max`` that is not set.
         threshold: for two classes, the probability from which the second is predicted. "validation" chooses it after
             every epoch on the validation images, for the largest sensitivity + specificity.
+        temperature: evaluation and prediction divide the logits by it (Guo et al. 2017): above 1, probabilities become
+            less certain. "validation" chooses it on the validation images when training has ended.
         normalize: "dataset" normalises by ``mean`` and ``std`` or, for pretrained weights, by the ``statistics`` of the
             network; "image" by the mean and deviation of each image.
         channels_last: keep weights and activations in this memory format, in which convolutions are faster.
@@ -74,6 +76,7 @@ class Classifier(pl.LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
         scheduler_interval: Literal["step", "epoch"] = "step",
         threshold: Fraction | Literal["validation"] = 0.5,
+        temperature: Temperature | Literal["validation"] = 1.0,
         normalize: Normalization = "dataset",
         channels_last: bool = True,
         compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None,
@@ -84,12 +87,14 @@ class Classifier(pl.LightningModule):
         self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
         self.compile_mode = compile
         self.chooses_threshold = threshold == "validation" and len(class_names) == 2
+        self.chooses_temperature = temperature == "validation"
         self.network = network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         self.loss = without_state(loss or nn.CrossEntropyLoss())
         mean, std = network.statistics or (mean, std)
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("threshold", torch.tensor(0.5 if threshold == "validation" else threshold))
+        self.register_buffer("temperature", torch.tensor(1.0 if temperature == "validation" else float(temperature)))
         self.example_input_array = torch.zeros(()).expand(1, *network.init_args["image_shape"])  # for the model summary
         self.live: dict[str, float] = {}  # loss and accuracy over the last logging interval, for the progress bar
         # A dict keeps the metrics out of the submodules, and thus out of checkpoints and the model summary.
@@ -103,7 +108,10 @@ class Classifier(pl.LightningModule):
         return self._metrics["val"]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps images (N, C, H, W), uint8 or float in [0, 1], to logits (N, classes)."""
+        """Maps images (N, C, H, W), uint8 or float in [0, 1], to logits (N, classes).
+
+        They are divided by the temperature, but not in training mode.
+        """
         white = 1 if images.is_floating_point() else 255
         values = images.to(self.mean.dtype, copy=True)
         if self.normalize == "image":
@@ -112,6 +120,7 @@ class Classifier(pl.LightningModule):
         else:  # in place, with the division by white in the factor: beside an MLP, every pass over the images counts
             values = values.mul_(1 / (white * self.std)).sub_(self.mean / self.std)
         logits = self.network(values)
+        logits = logits if self.training else logits / self.temperature
         return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
 
     def on_fit_start(self) -> None:
@@ -119,6 +128,8 @@ class Classifier(pl.LightningModule):
             self.network.compile(mode=self.compile_mode)
 
     def on_train_start(self) -> None:
+        if self.chooses_temperature:  # a checkpoint that training goes on from may have been given one
+            self.temperature.fill_(1)
         self.on_train_epoch_start()  # Lightning does not call it for an epoch that is resumed in the middle
 
     def on_train_epoch_start(self) -> None:

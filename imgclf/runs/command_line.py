@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 TEXT = re.compile(
     r"(?P<name>\+{0,2}(data\.(root|labels|backgrounds|positive|group_pattern|label_pattern|train|test|data_dir|cache_dir)"
-    r"|data_dir|cache_dir|ckpt|images|to|model\.weights|hydra\.(run|sweep)\.dir))=(?P<value>.*)",
+    r"|data_dir|cache_dir|ckpt|images|by|to|model\.weights|hydra\.(run|sweep)\.dir))=(?P<value>.*)",
     re.DOTALL,
 )
 GROUPS_WITH_NONE = ("logger", "callbacks", "scheduler", "augmentation")

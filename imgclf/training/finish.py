@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from imgclf.core.names import BINARY_METRICS, MANY_CLASS_METRICS, METRICS, SPLITS
 from imgclf.data.datamodule import ImageDataModule
+from imgclf.evaluation.calibration import calibrate_best
 from imgclf.evaluation.evaluate import evaluate
 from imgclf.evaluation.html_report import write_report
 from imgclf.evaluation.intervals import bootstrap_intervals
@@ -43,6 +44,9 @@ def evaluate_best(
     if not trainer.is_global_zero:
         return None
     with resumable(run_dir):
+        if config["classifier"]["temperature"] == "validation":
+            moves_threshold = config["classifier"]["threshold"] == "validation"
+            calibrate_best(run_dir.best, data, trainer.strategy.root_device, moves_threshold)
         predictor = load(run_dir.best, trainer.strategy.root_device)
         evaluations = {split: evaluate(predictor, data, split) for split in data.splits if split in {"val", *splits}}
         history, names = History.of(trainer), predictor.class_names
