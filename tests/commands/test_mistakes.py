@@ -17,6 +17,8 @@ from tests.conftest import SMALL
         ("lr=0.1", "did you mean optimizer.lr?"),
         ("batch_size=16", "did you mean data.batch_size?"),
         ("workers=2", "did you mean data.num_workers?"),
+        ("image_size=64", "data.image_size comes with data="),
+        ("patience=3", "callbacks.early_stopping.patience comes with callbacks=early_stopping"),
         ("colour=red", "the configuration has"),
     ],
 )

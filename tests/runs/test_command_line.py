@@ -32,7 +32,9 @@ def value(word):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("option", ["data.root", "ckpt", "hydra.run.dir", "data.positive", "name", "data.label_pattern"])
+@pytest.mark.parametrize(
+    "option", ["data.root", "ckpt", "hydra.run.dir", "data.positive", "name", "data.label_pattern"]
+)
 def test_text_is_typed_as_it_is_and_printed_so_that_it_can_be_pasted(option, name):
     if option == "ckpt" and name in ("a,b", "[ab]"):
         return  # a list
