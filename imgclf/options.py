@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from imgclf.core.files import check_checkpoint_file
 from imgclf.core.names import METRICS, OBJECTIVES, SPLITS
 from imgclf.core.validation import Positive, Seed, Strength, describe_fault
 from imgclf.imaging.image_files import find_folder
@@ -110,13 +111,22 @@ def start_run(cfg: DictConfig) -> tuple[RunDir, dict[str, Any]]:
     if cfg.resume is True and not named and not run_dir.in_sweep:
         raise ValueError("resume=true of which run? name its folder, hydra.run.dir=DIR, which is started if it is new")
     check(plain(cfg))
-    if cfg.data.get("root"):
-        find_folder(str(cfg.data.root), cfg.data.get("data_dir", "."))  # noticed before the seconds of imports
+    _check_places(cfg.data)
     started = as_started(cfg.trainer)
     cfg.trainer.devices, cfg.trainer.num_nodes = started["devices"], started["num_nodes"]
     if cfg.trainer.gradient_clip_val and "fused" in cfg.optimizer:
         cfg.optimizer.fused = False  # Lightning refuses to clip the gradients of a fused optimizer in mixed precision
     return run_dir, plain(cfg)
+
+
+def _check_places(data: DictConfig) -> None:
+    """Raises FileNotFoundError, before the seconds of imports, if a folder or file of the data does not exist."""
+    folders = [Path(), Path(data.get("data_dir") or ".").expanduser()]
+    if data.get("root"):
+        folders.append(find_folder(str(data.root), folders[1]))
+    for name in ("labels", "train", "test", "backgrounds"):
+        if (given := data.get(name)) and not any((folder / str(given)).expanduser().exists() for folder in folders):
+            raise FileNotFoundError(f"{name}={given}: no such {'folder' if name == 'backgrounds' else 'file'}")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -138,25 +148,31 @@ def finish_run(cfg: DictConfig, run_dir: RunDir, metrics: dict[str, float] | Non
 
 
 def checkpoint_paths(ckpt: Any) -> list[str]:
-    """The checkpoints that evaluate.py is given, one or several; raises ValueError if there is none."""
+    """The checkpoints that evaluate.py is given, one or several.
+
+    Raises ValueError if there is none, and FileNotFoundError if one is no file.
+    """
     paths = list(ckpt) if isinstance(ckpt, Sequence) and not isinstance(ckpt, str) else [ckpt]
     if not paths or not all(isinstance(path, str) and path for path in paths):
         raise ValueError("ckpt=PATH is missing: name a checkpoint, such as ckpt=outputs/.../checkpoints/best.ckpt")
+    for path in paths:
+        check_checkpoint_file(path)
     return paths
 
 
 def offer_checkpoint_data(words: Sequence[str]) -> None:
     """Makes the data of the checkpoint in ``words`` the default of the data group, so that data.variation=... changes
     them."""
-    from imgclf.checkpoints.metadata import read_data_config  # lazy: it imports torch
-
     config = {}
     try:
         if given := [word for word in words if word.startswith("ckpt=")]:
             ckpt = OverridesParser.create().parse_overrides(given)[-1]
             if ckpt.is_sweep_override():
                 raise ValueError("ckpt=A,B is for one run of many: give one checkpoint, or ckpt=[A,B] for their mean")
-            config = read_data_config(checkpoint_paths(ckpt.value())[0])
+            path = checkpoint_paths(ckpt.value())[0]
+            from imgclf.checkpoints.metadata import read_data_config  # lazy: it imports torch
+
+            config = read_data_config(path)
     except (ValueError, OSError):
         if not any(word.startswith(("data=", "images=")) for word in words):
             raise  # else the data are not needed; if the checkpoint itself is at fault, loading it says so

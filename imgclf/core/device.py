@@ -49,8 +49,8 @@ def choose_precision(precision: str | int, device: torch.device, network: nn.Mod
     """Chooses Lightning's precision for "auto", and leaves any other value as it is.
 
     "auto" is bf16-mixed where the device computes fast in bfloat16, and 32-true elsewhere. On a CPU, it is also 32-true
-    for a network that is mostly depthwise convolutions, which are half as fast in bfloat16, and for one with a
-    convolution whose stride is longer than its input. oneDNN (with torch 2.15) does not write the whole bfloat16 gradient of such a
+    for a network with many depthwise convolutions, which are half as fast in bfloat16, and for one with a convolution
+    whose stride is longer than its input. oneDNN (with torch 2.15) does not write the whole bfloat16 gradient of such a
     kernel, and leaves arbitrary numbers in the rest.
 
     Args:

@@ -48,7 +48,7 @@ def quote_text(words: Sequence[str]) -> list[str]:
     return quoted
 
 
-# Hydra's dictionaries have no keys of other scripts or with spaces, and take 1 for a number. YAML's are as they are typed.
+# A dictionary of Hydra's has no keys of other scripts or with spaces, and takes 1 for a number. YAML's is text throughout.
 OmegaConf.register_resolver("yaml", partial(yaml.load, Loader=yaml.BaseLoader), replace=True)
 
 
