@@ -1,8 +1,8 @@
 """A page to try a trained network on: python -m imgclf.demo ckpt=PATH [port=7860] [unsure_below=0.8]
 
 Draw a digit, or drop a photograph, scan or X-ray: the page shows what the network saw, what it answers, and where its
-evidence is. With unsure_below, an answer of a lower probability is "unsure". The page is served to this machine only
-and loads nothing from the internet; your images are deleted when it ends. It needs gradio: pip install -e '.[demo]'
+evidence is. The page is served to this machine only and loads nothing from the internet; your images are deleted when
+it ends. It needs gradio: pip install -e '.[demo]'
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def explain_image(predictor: Predictor, source: str | Image.Image | None, unsure
     """Predicts an image file or PIL image, read as ``predict`` reads it, and explains the answer.
 
     The evidence is for the second of two classes, else for the answer. Without an image (None) the answer is empty. An
-    image that cannot be read gets its error as the answer.
+    image that cannot be read gets its error as the answer. An answer below ``unsure_below`` is "unsure".
     """
     # lazy: torch takes seconds to import, and --help comes at once
     import torch
@@ -99,7 +99,7 @@ def explain_image(predictor: Predictor, source: str | Image.Image | None, unsure
     try:
         inputs, (fault,) = predictor.preprocess(source)
         if not isinstance(source, Image.Image):
-            original = open_image(source, CANVAS).convert("RGB")
+            original = open_image(source, CANVAS, bits=predictor.bits).convert("RGB")
             original.thumbnail((CANVAS, CANVAS))
     except (OSError, ValueError) as error:
         message = str(error)
@@ -109,11 +109,11 @@ def explain_image(predictor: Predictor, source: str | Image.Image | None, unsure
     if fault:
         return Explanation(fault, original=original)
     probabilities, names = predictor.logits(inputs).softmax(1), predictor.class_names
-    (prediction,) = predictor.to_predictions(probabilities, unsure_below)
-    answer = f"{prediction.class_name}, {prediction.probability:.0%}"
-    if len(names) == 2 and prediction.predicted is not None:
-        answer = f"{answer} (the threshold of {names[1]} is {predictor.threshold:.1%})"
-    explained = 1 if len(names) == 2 else int(probabilities.argmax())
+    (prediction,) = predictor.to_predictions(probabilities)
+    (told,) = predictor.to_predictions(probabilities, unsure_below)
+    answer, explained = f"{told.class_name}, {prediction.probability:.0%}", prediction.predicted
+    if len(names) == 2:
+        answer, explained = f"{answer} (the threshold of {names[1]} is {predictor.threshold:.1%})", 1
     heat = grad_cam(predictor, inputs, torch.tensor([explained]))
     plain = overlay_heat_map(inputs, torch.zeros(1, *inputs.shape[2:]))[0]
     return Explanation(
@@ -156,7 +156,7 @@ def build_page(predictor: Predictor, unsure_below: float = 0.0) -> gradio.Blocks
                     with gr.Tab("Draw a digit"):
                         pad = gr.HTML(**SKETCH_PAD, elem_id="pad")
                 with gr.Tab("Upload an image"):
-                    file = gr.File(label=f"JPEG, PNG, BMP, TIFF or WebP, up to {MAX_UPLOAD}", elem_id="file")
+                    file = gr.File(label=f"JPEG, PNG, TIFF, HEIC, DICOM, ..., up to {MAX_UPLOAD}", elem_id="file")
                     original = gr.Image(label="Your image", **picture)
             with gr.Column(scale=3):
                 answer = gr.Textbox(label="Answer", interactive=False, max_lines=4, elem_id="answer")
@@ -191,15 +191,15 @@ def _decode_drawing(url: str | None) -> Image.Image | None:
 
 
 def main(words: list[str]) -> None:
-    """Runs the command with its arguments, ``ckpt=PATH``, ``port=NUMBER`` and ``unsure_below=SHARE``, until Ctrl-C."""
+    """Runs the command with its arguments, as ``__doc__`` has them, until Ctrl-C."""
     given = key_values(words, __doc__, ckpt="", port="7860", unsure_below="0")
     if given is None:
         return
     if not (given["port"].isdecimal() and 0 < int(given["port"]) < 2**16):
         raise ValueError(f"port={given['port']}: give a whole number from 1 to 65535")
-    ckpt, port, unsure_below = given["ckpt"], int(given["port"]), given["unsure_below"]
-    if not re.fullmatch(r"0?\.\d+|0|1(\.0*)?", unsure_below):
-        raise ValueError(f"unsure_below={unsure_below}: give a number from 0 to 1")
+    ckpt, port = given["ckpt"], int(given["port"])
+    if not re.fullmatch(r"[01]|0?\.\d+", given["unsure_below"]):
+        raise ValueError(f"unsure_below={given['unsure_below']}: give a number from 0 to 1")
     if importlib.util.find_spec("gradio") is None:
         raise ValueError("the page needs gradio: pip install -e '.[demo]'")
     try:
@@ -216,7 +216,7 @@ def main(words: list[str]) -> None:
     os.environ["no_proxy"] = f"{os.environ.get('no_proxy') or os.environ.get('NO_PROXY', '')},{ADDRESS}".strip(",")
     with TemporaryDirectory(prefix="imgclf-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # all users of a machine share gradio's own folder, and it stays
-        page = build_page(predictor, float(unsure_below))
+        page = build_page(predictor, float(given["unsure_below"]))
         page.launch(
             server_name=ADDRESS,
             server_port=port,

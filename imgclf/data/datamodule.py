@@ -21,7 +21,7 @@ from imgclf.data.samplers import EvalBatchSampler, TrainBatchSampler, make_loade
 from imgclf.data.splits import split_holdout
 from imgclf.transforms.compose import Compose
 
-PLAIN_READING = {"reader": "auto", "polarity": "light_on_dark", "fit": "stretch", "bits": 8}
+PLAIN_READING = {"reader": "auto", "polarity": "light_on_dark", "fit": "stretch", "bits": 16}
 STATISTICS_IMAGES, STATISTICS_PIXELS = 8192, 2**25  # mean and standard deviation are computed from at most as many
 
 

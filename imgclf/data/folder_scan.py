@@ -1,6 +1,5 @@
 """Finds the image files of a folder, and which part and class each belongs to."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 from imgclf.core.names import SPLITS
 from imgclf.core.text import printable, some_names
-from imgclf.imaging.image_files import SUFFIXES, is_junk, missing_reader
+from imgclf.imaging.image_files import SUFFIXES, describe_unread, is_junk, walk_images
 
 UNDIVIDED = "whole"  # the only part of a folder that has no train/ and no test/
 # What people call the parts, in lower case and without "set", "data", "images" and other characters.
@@ -86,10 +85,7 @@ def scan_folder(root: Path, label_pattern: re.Pattern[str] | None = None) -> Sca
         if files or not found.parts:
             found.parts[part] = files
     if unread:
-        counts = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in unread.most_common(8))
-        missing = ", ".join(filter(missing_reader, unread))
-        hint = f"; {missing} need: pip install -e '.[formats]'" if missing else ""
-        found.notes.append(f"passed over {unread.total()} files that are not read as images: {counts}{hint}")
+        found.notes.append(describe_unread(unread))
     check_classes(found, root)
     return found
 
@@ -169,7 +165,7 @@ def _part_folders(root: Path, notes: list[str]) -> dict[str, Path]:
         notes.append(f"took {', '.join(renamed)}")
     parts = {part: named[part][0] for part in SPLITS if part in named}
     unused = [folder for folder in _folders(root) if folder not in parts.values()]
-    for folder, count in ((folder, sum(1 for _ in _image_files(folder, Counter()))) for folder in unused):
+    for folder, count in ((folder, sum(1 for _ in walk_images(folder, Counter()))) for folder in unused):
         if count:
             notes.append(
                 f"passed over {printable(folder.name)}/ with {count} images: it is none of train, val and test"
@@ -200,7 +196,7 @@ def _files_by_class(part_folder: Path, unread: Counter[str], notes: list[str], i
                 f"{printable(folder)} holds folders called {listed(repeated)}, so it is no class but a set of its own: "
                 f"remove it, or give root={printable(folder)}"
             )
-        paths = sorted(path.relative_to(folder) for path in _image_files(folder, unread))
+        paths = sorted(path.relative_to(folder) for path in walk_images(folder, unread))
         if not paths and is_first:
             raise FileNotFoundError(f"{printable(folder)}: a class folder without images ({', '.join(SUFFIXES)})")
         files += [ImageFile(folder / path, path, folder.name) for path in paths]
@@ -210,7 +206,7 @@ def _files_by_class(part_folder: Path, unread: Counter[str], notes: list[str], i
 def _files_by_pattern(
     folder: Path, pattern: re.Pattern[str], unread: Counter[str], notes: list[str]
 ) -> Iterator[ImageFile]:
-    paths = sorted(path.relative_to(folder) for path in _image_files(folder, unread))
+    paths = sorted(path.relative_to(folder) for path in walk_images(folder, unread))
     matches = {path: pattern.search(path.as_posix()) for path in paths}
     unmatched = [path for path in paths if not matches[path]]
     if paths and len(unmatched) == len(paths):
@@ -225,22 +221,3 @@ def _files_by_pattern(
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_junk(path))
-
-
-def _image_files(folder: Path, unread: Counter[str]) -> Iterator[Path]:
-    """The image files below a folder; of other files the endings are counted. Links to folders are followed once."""
-    visited = set()
-    for subfolder, subfolders, names in os.walk(folder, followlinks=True):
-        if (place := os.path.realpath(subfolder)) in visited:
-            subfolders.clear()
-            continue
-        visited.add(place)
-        subfolders[:] = [name for name in subfolders if not is_junk(Path(name))]
-        for name in names:
-            path = Path(subfolder, name)
-            if is_junk(path):
-                continue
-            if path.suffix.lower() in SUFFIXES:
-                yield path
-            else:
-                unread[path.suffix.lower()] += 1

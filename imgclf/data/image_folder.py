@@ -142,7 +142,7 @@ class ImageFolder(ImageDataModule):
         return self.channels, height, width
 
     def preprocessing(self) -> dict[str, Any]:
-        return {**super().preprocessing(), "reader": "image_file", "fit": self.fit, "bits": self.bits or 8}
+        return {**super().preprocessing(), "reader": "image_file", "fit": self.fit, "bits": self.bits or 16}
 
     def prepare_data(self) -> None:
         """Decodes all files, those of the test part too, so that a bad file is found before training."""
@@ -233,7 +233,7 @@ class ImageFolder(ImageDataModule):
             owner = f"{self.folder.resolve()} {part}"
             form, is_told = Form(self.image_shape, self.fit, self.bits), self.bits is not None
             cache, faults, self.bits = decode_files(paths, names, form, self.cache_dir, owner)
-            if self.bits > 8 and not is_told:
+            if self.bits < 16 and not is_told:
                 self.notes.append(f"images of 16 bits use {self.bits} of them: {2**self.bits - 1} is read as white")
             rows = torch.tensor([row for row, name in enumerate(names) if name not in faults], dtype=torch.int64)
             self._decoded[part] = MemmapImageDataset(cache, labels, rows)

@@ -23,7 +23,7 @@ from imgclf.imaging.image_files import Fit, read_image, sixteen_bit_maximum
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 3  # of a cache's content: a higher number makes every cache be built again
+FORMAT_VERSION = 4  # of a cache's content: a higher number makes every cache be built again
 BLOCK_SIZE = 256  # images that are decoded between two writes
 PROBED = 64  # files of formats that hold 16 bits; if none of them does, the others are not looked at
 SIXTEEN_BIT_SUFFIXES = (".png", ".tif", ".tiff", ".pgm")
@@ -34,7 +34,7 @@ class Form(NamedTuple):
 
     image_shape: tuple[int, int, int]  # channels, height, width
     fit: Fit = "stretch"
-    bits: int | None = 8  # None: as many as the files use
+    bits: int | None = 16  # None: as many as the files use
 
 
 class MemmapImageDataset(ImageDataset):
@@ -120,14 +120,14 @@ def _read_notes(cache: Path, num_images: int, image_shape: tuple[int, int, int])
 
 
 def bits_in_use(files: Sequence[Path]) -> int:
-    """The bits that the images of 16 bits among the files use: an even number from 10 to 16, or 8 if there are none."""
+    """The bits that the images of 16 bits among the files use: an even number from 8 to 16, or 16 of none."""
     candidates = [file for file in files if file.suffix.lower() in SIXTEEN_BIT_SUFFIXES]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         if not any(maximum is not None for maximum in pool.map(sixteen_bit_maximum, candidates[:PROBED])):
-            return 8
+            return 16
         largest = max(filter(None, pool.map(sixteen_bit_maximum, candidates)), default=0)
     bits = largest.bit_length()
-    return max(8, bits + bits % 2)
+    return min(max(8, bits + bits % 2), 16)
 
 
 def _build(cache: Path, files: Sequence[Path], names: Sequence[str], form: Form) -> tuple[dict[str, str], int]:

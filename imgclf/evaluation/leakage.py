@@ -80,7 +80,8 @@ def is_other_folder(paths: Sequence[str], given: Mapping[str, Any]) -> bool:
             return False
         if trained_on.pop("_target_", None) != given["_target_"]:
             continue
-        here = {name: given.get(name) for name in ("root", "labels", "data_dir", "cache_dir")}
+        place = ("root", "labels", "data_dir", "cache_dir")
+        here = {name: given.get(name) for name in (*place, "image_size", "channels", "fit", "bits")}  # one decoding
         moved: dict[str, Any] = {**trained_on, **here, "skip_bad": True}
         with contextlib.suppress(ValueError, OSError):  # a folder that cannot be divided as the checkpoint's was
             known = read_checkpoint(path)[METADATA_KEY].get("fingerprints") or {}

@@ -1,6 +1,7 @@
 """Predicts image files, and compares the predictions with labels where those are known."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +14,12 @@ from rich.progress import track
 from torch import Tensor
 
 from imgclf.core.text import printable, some_names
+from imgclf.core.validation import Probability, checked
 from imgclf.evaluation.known_labels import known_labels
 from imgclf.evaluation.predictions import write_predictions
 from imgclf.evaluation.report import write_figures
 from imgclf.figures.classification import plot_confusion_matrix, plot_predictions
-from imgclf.imaging.image_files import find_images
+from imgclf.imaging.image_files import describe_unread, find_images
 from imgclf.inference.predictor import ImagesAs, Prediction, Predictor
 from imgclf.runs.run_dir import RunDir
 
@@ -35,12 +37,13 @@ class _Answers(NamedTuple):
     seen: dict[Path, Tensor]  # the first images as the network saw them
 
 
+@checked
 def predict_files(
     run_dir: RunDir,
     predictor: Predictor,
     images: str | Sequence[str],
     images_as: ImagesAs = "auto",
-    unsure_below: float = 0.0,
+    unsure_below: Probability = 0.0,
 ) -> dict[str, float]:
     """Predicts files, folders or globs; writes predictions.csv, a contact sheet of inputs, and metrics.json.
 
@@ -55,7 +58,8 @@ def predict_files(
         FileNotFoundError: nothing matches.
         ValueError: none of the files is a readable image.
     """
-    files = find_images(images)
+    others: Counter[str] = Counter()
+    files = find_images(images, others)
     answers = _predict(predictor, files, images_as, unsure_below)
     if len(answers.faults) == len(files):
         reason = next(iter(answers.faults.values()))
@@ -90,6 +94,8 @@ def predict_files(
     if answers.faults:
         unread = some_names([f"{printable(file)} ({reason})" for file, reason in answers.faults.items()])
         lines.append(f"{len(answers.faults)} of {len(files)} files cannot be read: {unread}")
+    if others:
+        lines.append(describe_unread(others))
     write_figures(run_dir, figures)
     run_dir.write_json("metrics.json", metrics)
     for line in [*lines, f"{len(predictions)} predictions are in {table}"]:

@@ -2,23 +2,23 @@
 
 import contextlib
 import glob
-import importlib
 import importlib.util
 import io
 import os
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias
+from typing import IO, Literal, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from imgclf.core.text import printable
+from imgclf.imaging.formats import EXTRA_READERS, check_size, kind_of_content, load_extra, read_dicom
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
-# Each package of the extra "formats" with the endings of the files that it reads.
-EXTRA_READERS = {"pillow_heif": (".heic", ".heif", ".hif"), "pydicom": (".dcm", ".dicom")}
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"),
     *(ending for package, endings in EXTRA_READERS.items() if importlib.util.find_spec(package) for ending in endings),
@@ -35,7 +35,7 @@ Source: TypeAlias = str | Path | bytes | IO[bytes] | Image.Image  # what an imag
 Fit = Literal["stretch", "pad", "crop"]
 
 
-def read_image(source: Source, image_shape: tuple[int, int, int], fit: Fit = "stretch", bits: int = 8) -> np.ndarray:
+def read_image(source: Source, image_shape: tuple[int, int, int], fit: Fit = "stretch", bits: int = 16) -> np.ndarray:
     """Reads an image and brings it to a fixed size.
 
     Args:
@@ -66,7 +66,7 @@ def read_image(source: Source, image_shape: tuple[int, int, int], fit: Fit = "st
     return np.array(image).reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def open_image(source: Source, min_side: int, mode: str | None = None, bits: int = 8) -> Image.Image:
+def open_image(source: Source, min_side: int, mode: str | None = None, bits: int = 16) -> Image.Image:
     """Decodes an image into 8 bits a channel.
 
     The image is turned upright as its EXIF tag says. Transparency becomes white. The content tells the format, not the
@@ -77,7 +77,7 @@ def open_image(source: Source, min_side: int, mode: str | None = None, bits: int
         source: a path, the bytes of a file, an open file or a PIL image.
         min_side: the pixels that are needed of the longer side; a larger JPEG may be decoded at a smaller size.
         mode: "L" if only grey is needed of a JPEG.
-        bits: see ``read_image``; where 8 are in use, images of 16 bits are taken to use all 16.
+        bits: see ``read_image``.
 
     Raises:
         OSError: the file is missing, damaged, of an unknown format or of 32 bits, or too large (``MAX_BYTES``,
@@ -85,10 +85,10 @@ def open_image(source: Source, min_side: int, mode: str | None = None, bits: int
         ValueError: a PIL image of 32 bits, or larger than ``MAX_DECODED_PIXELS``.
     """
     if isinstance(source, Image.Image):
-        _check_size(*source.size, MAX_DECODED_PIXELS)
-        if not (isinstance(source, ImageFile.ImageFile) and source.tile and source.fp):
+        check_size(*source.size, MAX_DECODED_PIXELS)
+        if not (isinstance(source, JpegImageFile) and source.tile and source.fp):
             return _to_eight_bits(source.copy(), bits)
-        source = source.fp  # nothing is decoded yet, so it is decoded as the file itself would be
+        source = source.fp  # nothing is decoded yet, so it is decoded at the size that the file itself would be
     name = printable(source) if isinstance(source, str | Path) else "image"
     if isinstance(source, str | Path) and not Path(source).is_file():
         raise FileNotFoundError(f"{name}: no such file, or a link that leads nowhere")
@@ -98,7 +98,8 @@ def open_image(source: Source, min_side: int, mode: str | None = None, bits: int
             if isinstance(source, str | Path):
                 file = opened.enter_context(Path(source).open("rb"))
             else:
-                file = io.BytesIO(source) if isinstance(source, bytes) else source
+                # A file that was opened as text has its bytes in a buffer.
+                file = io.BytesIO(source) if isinstance(source, bytes) else getattr(source, "buffer", source)
             file.seek(0, os.SEEK_END)
             if (size := file.tell()) > MAX_BYTES:
                 raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}")
@@ -106,31 +107,21 @@ def open_image(source: Source, min_side: int, mode: str | None = None, bits: int
             kind = kind_of_content(file.read(132))
             file.seek(0)
             if kind == "DICOM":
-                return _read_dicom(file)
+                return read_dicom(file, MAX_DECODED_PIXELS)
             if kind == "HEIF":
-                _extra("pillow_heif").register_heif_opener()
+                load_extra("pillow_heif").register_heif_opener()
             elif kind:
                 raise ValueError(f"the content is {kind}")
             image = opened.enter_context(Image.open(file, formats=(*FORMATS, "HEIF") if kind else FORMATS))
-            _check_size(*image.size, MAX_PIXELS)
+            check_size(*image.size, MAX_PIXELS)
             image.draft(mode, (min_side, min_side))  # lets a JPEG be decoded at a smaller size
-            _check_size(*image.size, MAX_DECODED_PIXELS)
+            check_size(*image.size, MAX_DECODED_PIXELS)
             is_large = image.width * image.height > LARGE_IMAGE
             with _large_image_lock if is_large else contextlib.nullcontext():
                 return _to_eight_bits(image, bits)
     except Exception as error:  # Pillow's decoders raise many kinds of errors on damaged files
         reason = "no image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
         raise OSError(f"{name}: not a readable image ({reason or type(error).__name__})") from error
-
-
-def kind_of_content(start: bytes) -> str | None:
-    """What a file is whose first 132 bytes these are, if Pillow alone cannot read it and it is easy to tell."""
-    if start[128:132] == b"DICM":
-        return "DICOM"
-    if start[4:8] == b"ftyp":
-        return "AVIF" if start[8:12] in (b"avif", b"avis") else "HEIF"
-    known = {b"%PDF": "a PDF", b"<": "HTML or XML", b"PK\x03\x04": "a ZIP archive", b"8BPS": "a Photoshop file"}
-    return next((kind for first, kind in known.items() if start.lstrip().startswith(first)), None)
 
 
 def missing_reader(ending: str) -> bool:
@@ -143,36 +134,65 @@ def is_junk(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in JUNK
 
 
-def find_images(images: str | Sequence[str]) -> list[Path]:
-    """The image files that a path, a pattern or a list of these names; each is sorted.
+def find_images(images: str | Sequence[str | Path], unread: Counter[str] | None = None) -> list[Path]:
+    """The image files that a path, a pattern or a list of these names; each is sorted, and no file comes twice.
 
     Args:
         images: a file, a folder (every image below it), or a glob (``**`` crosses folders). Hidden files and what
             programs leave are passed over.
+        unread: counts the endings of the other files that are passed over.
 
     Raises:
         FileNotFoundError: there are no such images.
     """
+    unread = Counter() if unread is None else unread
     if not isinstance(images, str):
-        return [file for one in images for file in find_images(one)]
+        return list(dict.fromkeys(file for one in images for file in find_images(str(one), unread)))
     path = Path(images).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [
-            file
-            for file in path.rglob("*")
-            if not any(map(is_junk, (file.relative_to(path), *file.relative_to(path).parents[:-1])))
-        ]
+        files = sorted(walk_images(path, unread))
     else:
+        typed = set(path.parts)  # what the pattern names itself is meant
         found = [Path(name) for name in glob.glob(str(path), recursive=True)]
-    files = sorted(file for file in found if file.suffix.lower() in SUFFIXES and file.is_file())
+        found = [file for file in found if file.is_file() and not any(is_junk(Path(p)) for p in {*file.parts} - typed)]
+        # Where links lead in circles, the shortest of a file's paths counts.
+        places = {
+            (os.path.realpath(file.parent), file.name): file
+            for file in sorted(found, key=lambda file: -len(file.parts))
+        }
+        found = list(places.values())
+        unread.update(file.suffix.lower() for file in found if file.suffix.lower() not in SUFFIXES)
+        files = sorted(file for file in found if file.suffix.lower() in SUFFIXES)
     if not files:
-        wanted = ", ".join(SUFFIXES)
-        unread = any(missing_reader(file.suffix.lower()) for file in found)
-        hint = "; HEIF and DICOM need: pip install -e '.[formats]'" if unread else ""
-        raise FileNotFoundError(f"images={images}: no image ({wanted}) is there{hint}")
+        others = f"; {describe_unread(unread)}" if unread else ""
+        raise FileNotFoundError(f"images={images}: no image ({', '.join(SUFFIXES)}) is there{others}")
     return files
+
+
+def walk_images(folder: Path, unread: Counter[str]) -> Iterator[Path]:
+    """The image files below a folder; of other files the endings are counted. Links to folders are followed once."""
+    visited = set()
+    for subfolder, subfolders, names in os.walk(folder, followlinks=True):
+        if (place := os.path.realpath(subfolder)) in visited:
+            subfolders.clear()
+            continue
+        visited.add(place)
+        subfolders[:] = [name for name in subfolders if not is_junk(Path(name))]
+        for path in (Path(subfolder, name) for name in names):
+            if path.suffix.lower() in SUFFIXES and not is_junk(path):
+                yield path
+            elif not is_junk(path):
+                unread[path.suffix.lower()] += 1
+
+
+def describe_unread(unread: Counter[str]) -> str:
+    """What was passed over, in one line with the number of files of each ending."""
+    counts = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in unread.most_common(8))
+    missing = ", ".join(filter(missing_reader, unread))
+    hint = f"; {missing} need: pip install -e '.[formats]'" if missing else ""
+    return f"passed over {unread.total()} files that are not read as images: {counts}{hint}"
 
 
 def find_folder(root: str, data_dir: str | Path) -> Path:
@@ -190,40 +210,6 @@ def find_folder(root: str, data_dir: str | Path) -> Path:
     raise FileNotFoundError(f"root={root}: no such folder ({looked_at}); give it as root=DIR")
 
 
-def _extra(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ValueError("reading it needs: pip install -e '.[formats]'") from error
-
-
-def _read_dicom(file: IO[bytes]) -> Image.Image:
-    """The only frame of a DICOM file with its window applied, grey or RGB."""
-    pydicom, pixels = _extra("pydicom"), _extra("pydicom.pixels")
-    dataset = pydicom.dcmread(file)
-    if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
-        raise ValueError(f"{frames} frames: export the one that is meant as a file of its own")
-    _check_size(dataset.Columns, dataset.Rows, MAX_DECODED_PIXELS)
-    values = pixels.pixel_array(dataset)  # colours come as RGB
-    if values.ndim == 3:
-        return Image.fromarray(values.astype(np.uint8), "RGB")
-    values = pixels.apply_modality_lut(values, dataset).astype(np.float64)
-    if dataset.get("VOILUTSequence"):
-        values = pixels.apply_voi_lut(values.astype(np.int64), dataset, prefer_lut=True)
-    low, high = values.min(), values.max()
-    if dataset.get("WindowWidth"):  # the first window, if there are several
-        centre, width = (float(np.atleast_1d(dataset[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
-        low, high = centre - width / 2, centre + width / 2 - 1
-        values = values.clip(low, high)
-    grey = ((values - low) * (255 / max(high - low, 1e-9))).round().astype(np.uint8)
-    return Image.fromarray(255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey, "L")
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise ValueError(f"{width}x{height} pixels, more than {max_pixels:,}: make it smaller")
-
-
 def sixteen_bit_maximum(file: Path) -> int | None:
     """The largest value of an image of 16 bits; None for any other file, or one that cannot be read."""
     with contextlib.suppress(Exception), Image.open(file, formats=FORMATS) as image:
@@ -232,7 +218,7 @@ def sixteen_bit_maximum(file: Path) -> int | None:
     return None
 
 
-def _to_eight_bits(image: Image.Image, bits: int = 8) -> Image.Image:
+def _to_eight_bits(image: Image.Image, bits: int) -> Image.Image:
     """The image upright, with 8 bits a channel, and white where it is transparent."""
     image.load()
     ImageOps.exif_transpose(image, in_place=True)  # in place, because a copy of a large image takes much memory
@@ -240,7 +226,7 @@ def _to_eight_bits(image: Image.Image, bits: int = 8) -> Image.Image:
         raise ValueError("pixels of 32 bits: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
         image = image if image.mode == "I" else image.convert("I")
-        scale = 255 / (2**bits - 1) if bits > 8 else 1 / 257
+        scale = 255 / (2**bits - 1)
         image = image.point(lambda value: value * scale + 1e-4).convert("L")  # 1e-4 makes up for rounding errors
     if image.has_transparency_data:
         image = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")

@@ -1,6 +1,8 @@
 """Turns what a user has (arrays, image files, PIL images) into inputs of a network."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,29 +10,62 @@ from PIL import Image
 from torch import Tensor
 
 from imgclf.imaging.handwriting import MNIST_SIZE, SEARCH_SIZE, read_digit
-from imgclf.imaging.image_files import Fit, Source, open_image, read_image
+from imgclf.imaging.image_files import Fit, Source, find_images, open_image, read_image
 
 BLACK = 16  # grey levels; the border of an image of MNIST is darker
 LIGHT = 127  # grey levels; a light ground is lighter
 
 
+def to_sources(images: Any, image_shape: tuple[int, int, int], bits: int) -> Tensor | Sequence[Source]:
+    """What a user has, as one tensor (``arrays_to_images``) or as a list of what ``read_image`` reads.
+
+    Args:
+        images: arrays, paths, folders, globs, the bytes of image files, open files or PIL images; one or several.
+
+    Raises:
+        ValueError: something else.
+        FileNotFoundError: a folder or glob without images.
+    """
+    if isinstance(images, np.ndarray | Tensor):
+        return arrays_to_images(images, image_shape, bits)
+    if isinstance(images, str | Path | bytes | Image.Image) or hasattr(images, "read"):
+        images = [images]
+    elif not hasattr(images, "__iter__"):
+        raise ValueError(f"images={images}: give an array, a path, a PIL image, bytes, an open file, or a list of them")
+    images, found = list(images), []
+    if images and all(isinstance(image, np.ndarray | Tensor) for image in images):
+        return arrays_to_images(images, image_shape, bits)
+    for image in images:
+        if isinstance(image, np.ndarray | Tensor):
+            read = arrays_to_images(image, image_shape, bits)
+            found += _to_pil(read) if isinstance(read, Tensor) else read
+        elif isinstance(image, str | Path):
+            many = not Path(image).is_file() and (Path(image).is_dir() or set("*?[") & set(str(image)))
+            found += find_images(str(image)) if many else [image]
+        elif isinstance(image, bytes | Image.Image) or hasattr(image, "read"):
+            found.append(image)
+        else:
+            raise ValueError(f"images={type(image).__name__}: give arrays, paths, PIL images, bytes or open files")
+    return found
+
+
 def arrays_to_images(
-    images: np.ndarray | Tensor | Sequence[np.ndarray | Tensor], image_shape: tuple[int, int, int]
+    images: np.ndarray | Tensor | Sequence[np.ndarray | Tensor], image_shape: tuple[int, int, int], bits: int = 16
 ) -> Tensor | list[Image.Image]:
     """Images of ``image_shape`` as one tensor (N, C, H, W); images of another size or colour as PIL images.
 
     Args:
         images: one image (H, W), (H, W, C) or (C, H, W); or several, (N, H, W), (N, C, H, W) or (N, H, W, C); or a list
-            of images. uint8, or float in [0, 1].
+            of images. uint8, bool, float in [0, 1], or uint16 of which ``bits`` are in use.
         image_shape: C, H, W of the network's inputs.
 
     Raises:
         ValueError: other values, or a shape that can be read in two ways.
     """
     if isinstance(images, np.ndarray | Tensor):
-        batch = _to_tensor(images)
+        batch = _to_tensor(images, bits)
     else:
-        tensors = [_to_tensor(image) for image in images]
+        tensors = [_to_tensor(image, bits) for image in images]
         if len({(tensor.shape, tensor.dtype) for tensor in tensors}) > 1:
             found = [arrays_to_images(tensor, image_shape) for tensor in tensors]
             return [image for one in found for image in (one if isinstance(one, list) else _to_pil(one))]
@@ -56,10 +91,15 @@ def arrays_to_images(
     return batch if batch.shape[1:] == image_shape else _to_pil(batch)
 
 
-def _to_tensor(image: np.ndarray | Tensor) -> Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image
+def _to_tensor(image: np.ndarray | Tensor, bits: int) -> Tensor:
+    # torch takes no array that is read-only or reversed.
+    tensor = torch.from_numpy(np.require(image, requirements=["C", "W"])) if isinstance(image, np.ndarray) else image
+    if tensor.dtype == torch.bool:
+        return tensor.to(torch.uint8) * 255
+    if tensor.dtype == torch.uint16:  # as files of 16 bits are read
+        return (tensor.double() * (255 / (2**bits - 1)) + 1e-4).clamp(max=255).to(torch.uint8)
     if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
-        raise ValueError(f"images of {tensor.dtype}: give uint8, or floats in [0, 1]")
+        raise ValueError(f"images of {tensor.dtype}: give uint8, uint16, or floats in [0, 1]")
     if tensor.is_floating_point() and tensor.numel() and not (tensor.min() >= 0 and tensor.max() <= 1):
         raise ValueError("float images must lie in [0, 1]; give 0..255 as uint8")
     return tensor
@@ -84,7 +124,7 @@ def read_scaled(
     source: Source,
     image_shape: tuple[int, int, int],
     fit: Fit = "stretch",
-    bits: int = 8,
+    bits: int = 16,
     *,
     invert_light: bool = False,
 ) -> tuple[Tensor, None]:

@@ -4,12 +4,9 @@ import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
@@ -18,8 +15,8 @@ from imgclf.core.metrics import decide
 from imgclf.core.text import printable, some_names
 from imgclf.core.validation import Positive, Probability, checked
 from imgclf.imaging.handwriting import MNIST_SIZE
-from imgclf.imaging.image_files import Fit, Source, find_images
-from imgclf.inference.inputs import arrays_to_images, read_photo, read_scaled
+from imgclf.imaging.image_files import Fit, Source
+from imgclf.inference.inputs import read_photo, read_scaled, to_sources
 from imgclf.models.classifier import Classifier
 from imgclf.transforms.compose import Compose
 from imgclf.transforms.mixing import Mixing
@@ -76,7 +73,7 @@ class Predictor:
         reader: Literal["auto", "image_file", "handwriting"] = "auto",
         polarity: Literal["light_on_dark", "dark_on_light", "any"] = "light_on_dark",
         fit: Fit = "stretch",
-        bits: Annotated[int, Field(ge=8, le=16)] = 8,
+        bits: Annotated[int, Field(ge=8, le=16)] = 16,
         metadata: dict | None = None,
         epoch: int | None = None,
     ) -> None:
@@ -209,8 +206,8 @@ class Predictor:
         """Turns images into the network's inputs.
 
         Args:
-            images: an image or several: arrays or tensors (``inputs.arrays_to_images``), paths, the bytes of image
-                files, open files or PIL images; or the path of a folder, or a glob. Other sizes are scaled.
+            images: an image or several: arrays or tensors (``inputs.arrays_to_images``), paths, folders, globs, the
+                bytes of image files, open files or PIL images. Arrays of another size are scaled, as files are.
             images_as: how paths and PIL images are read. "photo": as a photograph of one digit, which is found and
                 centred as MNIST's are (``imgclf.imaging.handwriting``). "mnist": as images that are only scaled.
                 "auto": the first for a network that reads handwriting, unless it was trained on image files or the
@@ -226,18 +223,15 @@ class Predictor:
         """
         if images_as == "photo" and not self.reads_handwriting:
             raise ValueError("images_as=photo is for networks of the ten digits; leave it out for this one")
-        if isinstance(images, str | Path):
-            is_one = Path(images).is_file() or not (Path(images).is_dir() or set("*?[") & set(str(images)))
-            images = [images] if is_one else find_images(str(images))
-        elif isinstance(images, bytes | Image.Image) or hasattr(images, "read"):
-            images = [images]
-        first = next(iter(images), None) if isinstance(images, list | tuple) else images
-        if isinstance(first, np.ndarray | Tensor):
-            images = arrays_to_images(images, self.image_shape)
-            if isinstance(images, Tensor):
-                return images, [None] * len(images)
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, max(1, len(images)))) as pool:
-            read = list(pool.map(functools.partial(self._read, images_as), images))
+        images = to_sources(images, self.image_shape, self.bits)
+        if isinstance(images, Tensor):
+            return images, [None] * len(images)
+        read_one = functools.partial(self._read, images_as)
+        if len(images) > 1:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                read = list(pool.map(read_one, images))
+        else:
+            read = list(map(read_one, images))
         inputs = [torch.empty(0, *self.image_shape, dtype=torch.uint8), *(pixels[None] for pixels, _ in read)]
         return torch.cat(inputs), [fault for _, fault in read]
 

@@ -40,6 +40,7 @@ def test_the_answer_is_that_of_predict(kind, predictor, tmp_path):
     assert shown.evidence.shape == shown.input.shape
     assert (shown.evidence != shown.input).any()
     assert (shown.original is None) == (kind == "drawing")
+    assert explain_image(predictor, source, unsure_below=1.0).answer == f"unsure, {expected.probability:.0%}"
 
 
 @pytest.mark.parametrize(

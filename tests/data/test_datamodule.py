@@ -102,5 +102,5 @@ def test_digits_look_like_mnist_s():
 
 
 def test_preprocessing_is_kept_in_plain_types():
-    plain = {"reader": "auto", "polarity": "light_on_dark", "fit": "stretch", "bits": 8, "image_shape": [1, 28, 28]}
+    plain = {"reader": "auto", "polarity": "light_on_dark", "fit": "stretch", "bits": 16, "image_shape": [1, 28, 28]}
     assert Digits().preprocessing() == plain

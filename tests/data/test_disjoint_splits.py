@@ -7,6 +7,7 @@ from PIL import Image
 
 from imgclf.checkpoints.metadata import datamodule_classes
 from imgclf.core.names import SPLITS
+from imgclf.data.amat import AmatImages
 from imgclf.data.digits import Digits
 from imgclf.data.image_folder import ImageFolder
 from imgclf.data.noisy import NoisyImages
@@ -23,6 +24,7 @@ def numbered(self, split):
 
 MODULES = {
     "digits": (Digits, {}),
+    "amat": (AmatImages, {"train": "train.amat", "test": "test.amat"}),
     "torchvision": (TorchvisionImages, {}),
     "noisy digits": (NoisyImages, {"base": "digits"}),
     "noisy": (NoisyImages, {"variation": "back-rand"}),
@@ -50,7 +52,7 @@ def test_no_image_is_in_two_splits_whatever_the_seeds(name, tmp_path, monkeypatc
                 pixels = np.random.default_rng(zlib.crc32(str(file).encode())).integers(0, 256, (4, 4), dtype=np.uint8)
                 Image.fromarray(pixels).save(file)
         options = {**options, "data_dir": str(tmp_path), "cache_dir": str(tmp_path / "cache"), "image_size": 4}
-    for source in (TorchvisionImages, NoisyImages) if options.get("base") != "digits" else ():
+    for source in (TorchvisionImages, NoisyImages, AmatImages) if options.get("base") != "digits" else ():
         monkeypatch.setattr(source, "load", numbered)
     tests = set()
     for seed, split_seed, val_fraction in ((0, 0, 0.1), (1, 0, 0.3), (0, 1, 0.3), (2, 7, 0.5)):

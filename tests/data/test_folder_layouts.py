@@ -168,18 +168,20 @@ def test_a_batch_is_no_larger_than_the_set_and_few_validation_images_are_said(tm
     assert said(data, "only 2 images are for validation")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_the_bits_in_use_are_found_in_the_training_part(tmp_path, suffix):
-    for part, largest in (("train", 4000), ("test", 1000)):
+@pytest.mark.parametrize(("suffix", "bits"), [(".png", 12), (".tif", 12), (".png", 8)])
+def test_the_bits_in_use_are_found_in_the_training_part(tmp_path, suffix, bits):
+    white = 2**bits - 1
+    for part, largest in (("train", white - 15), ("test", white // 4)):
         for k, name in enumerate(("x", "y")):
             (tmp_path / "set" / part / name).mkdir(parents=True)
             for i in range(4):
                 values = np.full((9, 9), largest // (2 - k) - i, np.uint16)
                 Image.fromarray(values).save(tmp_path / "set" / part / name / f"{i}{suffix}")
     data = load(tmp_path / "set")
-    assert data.preprocessing()["bits"] == 12
-    assert int(data.dataset("test")[:][0].max()) == round(1000 * 255 / 4095)
-    assert load(tmp_path / "set").preprocessing()["bits"] == 12  # from the cache
+    assert data.preprocessing()["bits"] == bits
+    assert said(data, f"{white} is read as white")
+    assert int(data.dataset("test")[:][0].max()) == white // 4 * 255 // white
+    assert load(tmp_path / "set").preprocessing()["bits"] == bits  # from the cache
 
 
 @pytest.mark.parametrize(("fit", "corner", "middle"), [("stretch", 200, 200), ("pad", 0, 200), ("crop", 200, 200)])

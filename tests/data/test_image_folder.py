@@ -67,7 +67,7 @@ def test_files_are_read_as_they_are_elsewhere(tmp_path):
     data = folder(write(tmp_path / "set"), tmp_path, channels=3)
     assert data.preprocessing() == {
         **{"image_shape": [3, 8, 8], "reader": "image_file", "polarity": "light_on_dark"},
-        **{"fit": "stretch", "bits": 8},
+        **{"fit": "stretch", "bits": 16},
     }
 
 

@@ -27,7 +27,7 @@ def files(tmp_path):
 
 def build(files, tmp_path, shape=SHAPE):
     cache, faults, bits = decode_files(files, [file.name for file in files], Form(shape), tmp_path / "cache", "here")
-    assert bits == 8
+    assert bits == 16
     return cache, faults
 
 

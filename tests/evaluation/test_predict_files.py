@@ -16,6 +16,8 @@ def test_predict_images(run, script, tmp_path):
     for i, image in enumerate(images):
         Image.fromarray(image[0].numpy()).save(folder / f"{i}.png")
     (folder / "broken.png").write_text("no picture")
+    for name in ("a.mov", "b.mov"):
+        (folder / name).touch()
     ckpt = f"ckpt={run}/checkpoints/best.ckpt"
     result = script("evaluate.py", ckpt, f"images='{folder}'", "hydra.run.dir=predicted")
     assert result.code == 0, result.err
@@ -31,6 +33,7 @@ def test_predict_images(run, script, tmp_path):
         assert sum(shares) == pytest.approx(1, abs=1e-5)
         assert float(row["probability"]) == pytest.approx(max(shares))
     assert "1 of 6 files cannot be read" in result.out
+    assert "passed over 2 files that are not read as images: 2 .mov" in result.out
     unsure = script("evaluate.py", ckpt, f"images='{folder}'", "unsure_below=1", "hydra.run.dir=unsure")
     assert unsure.code == 0, unsure.err
     with (tmp_path / "unsure" / "predictions.csv").open() as file:
@@ -42,6 +45,9 @@ def test_predict_images(run, script, tmp_path):
         ("nowhere", "no image"),
     ):
         assert message in script("evaluate.py", ckpt, f"images='{pattern}'").error
+    assert (
+        "unsure_below=80: give a number" in script("evaluate.py", ckpt, f"images='{folder}'", "unsure_below=80").error
+    )
 
 
 @pytest.mark.parametrize("layout", ["labels.csv", "folders"])

@@ -54,6 +54,16 @@ def test_a_film_is_read_within_its_window(tmp_path):
     assert grey(io.BytesIO(inverted.read_bytes())).tolist() == grey(inverted).tolist()
 
 
+def test_colours_of_a_palette(tmp_path):
+    lookup = {
+        f"{colour}PaletteColorLookupTable{suffix}": value
+        for colour, shade in (("Red", 200), ("Green", 100), ("Blue", 50))
+        for suffix, value in (("Descriptor", [2, 0, 16]), ("Data", np.array([0, shade * 256], np.uint16).tobytes()))
+    }
+    path = film(tmp_path, np.ones((4, 4)), PhotometricInterpretation="PALETTE COLOR", **lookup)
+    assert grey(path)[0, 0].tolist() == [200, 100, 50]
+
+
 def test_a_film_of_several_frames_or_of_absurd_size_is_refused(tmp_path):
     frames = film(tmp_path, np.zeros((3, 4, 4)), NumberOfFrames=3)
     with pytest.raises(OSError, match=r"film\.dcm: .*3 frames"):
@@ -87,6 +97,7 @@ def test_without_the_extra_the_line_says_how_to_install_it(start, package, tmp_p
         (b"\n<!DOCTYPE html>", "HTML or XML"),
         (b"PK\x03\x04", "a ZIP archive"),
         (b"\x00\x00\x00\x1cftypavif", "AVIF"),
+        (b"\x00\x00\x00\x14ftypqt  ", "a video"),
     ],
 )
 def test_what_a_file_is_instead_is_named(content, kind, tmp_path):

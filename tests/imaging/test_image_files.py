@@ -2,6 +2,7 @@ import os
 import struct
 import warnings
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -123,6 +124,20 @@ def test_find_images(tmp_path):
     for nothing in ("*.gif", "none.png"):
         with pytest.raises(FileNotFoundError, match="no image"):
             find_images(str(tmp_path / nothing))
+
+
+def test_junk_is_passed_over_and_no_file_comes_twice(tmp_path):
+    for name in ("a.png", "@eaDir/a.png", "__MACOSX/._a.png", ".thumbnails/a.png", "in/b.png", "in/c.txt", "in/d"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in" / "link").symlink_to(tmp_path)  # a circle
+    wanted = [tmp_path / "a.png", tmp_path / "in" / "b.png"]
+    unread = Counter()
+    assert find_images(str(tmp_path), unread) == wanted
+    assert unread == {".txt": 1, "": 1}
+    assert find_images(str(tmp_path / "**" / "*.png")) == wanted
+    assert find_images([wanted[1], str(tmp_path), str(tmp_path / "a.*")]) == wanted[::-1]
+    assert find_images(str(tmp_path / "@eaDir" / "*.png")) == [tmp_path / "@eaDir" / "a.png"]  # asked for by name
 
 
 def test_what_is_too_large_is_refused_before_it_is_read(tmp_path):

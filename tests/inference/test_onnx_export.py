@@ -115,7 +115,7 @@ def test_the_metadata_say_what_the_network_was_trained_for(small, tmp_path):
         "variation": "rot",
         "protocol": "full",
     }
-    reading = {"image_shape": [1, 28, 28], "reader": "auto", "polarity": "light_on_dark", "fit": "stretch", "bits": 8}
+    reading = {"image_shape": [1, 28, 28], "reader": "auto", "polarity": "light_on_dark", "fit": "stretch", "bits": 16}
     assert json.loads(told.pop("preprocessing")) == reading
     assert told == {"threshold": "0.5", "normalize": "dataset", "imgclf_version": __version__}
     content = (tmp_path / "new" / "folder" / "a.onnx").read_bytes()

@@ -1,5 +1,3 @@
-import io
-
 import numpy as np
 import pytest
 import torch
@@ -48,48 +46,6 @@ def test_every_form_of_the_same_images_gets_the_same_answer(predictor, images, t
     assert expected[0].probability == pytest.approx(float(floats[0].max()))
 
 
-@pytest.fixture
-def of_colours():
-    return Predictor(Classifier(CNN((3, 24, 32), 2, channels=[4]), ["a", "b"]), (3, 24, 32), reader="image_file")
-
-
-def test_images_of_another_size_are_scaled(predictor, of_colours, tmp_path):
-    Image.new("RGBA", (50, 80), (200, 10, 10, 255)).save(tmp_path / "a.png")
-    assert len(predictor.predict(tmp_path / "a.png")) == 1
-    assert len(predictor.predict(torch.zeros(2, 30, 28))) == 2
-    picture = Image.effect_noise((64, 48), 80).convert("RGB")
-    picture.save(tmp_path / "noise.png")
-    expected = of_colours.preprocess(tmp_path / "noise.png")[0]
-    pixels = np.asarray(picture)
-    content = (tmp_path / "noise.png").read_bytes()
-    for same in (picture, pixels, pixels.transpose(2, 0, 1), pixels / 255, pixels[None], content, io.BytesIO(content)):
-        assert torch.equal(of_colours.preprocess(same)[0], expected)
-    for several in ([pixels, pixels[:40]], np.stack([pixels, pixels]), [picture, content]):
-        assert of_colours.preprocess(several)[0].shape == (2, 3, 24, 32)
-    grey = np.asarray(picture.convert("L"))
-    assert of_colours.preprocess(np.stack([grey] * 5))[0].shape == (5, 3, 24, 32)
-    assert of_colours.preprocess(grey)[0].shape == (1, 3, 24, 32)
-    for shape in ((3, 40, 3), (2, 2, 2, 2, 2), (5,), (7, 30, 40, 50)):
-        with pytest.raises(ValueError, match=r"array of shape \(" + str(shape[0])):
-            of_colours.predict(np.zeros(shape, np.uint8))
-
-
-def test_folders_and_patterns_are_predicted(of_colours, tmp_path):
-    for i in range(4):
-        Image.new("RGB", (9, 9), (50 * i, 0, 0)).save(tmp_path / f"{i}.png")
-    assert len(of_colours.predict(tmp_path)) == 4
-    assert len(of_colours.predict(str(tmp_path / "[01].png"))) == 2
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        of_colours.predict(tmp_path / "9.png")
-
-
-def test_a_file_and_its_pil_image_get_the_same_answer(of_colours, tmp_path):
-    Image.effect_noise((900, 700), 90).convert("RGB").save(tmp_path / "large.jpg", quality=80)
-    from_file = of_colours.preprocess(tmp_path / "large.jpg")[0]
-    with Image.open(tmp_path / "large.jpg") as image:
-        assert torch.equal(of_colours.preprocess(image)[0], from_file)
-
-
 def test_an_answer_that_is_not_sure_enough(predictor, images):
     plain = predictor.predict(images)
     limit = sorted(answer.probability for answer in plain)[10]
@@ -98,15 +54,6 @@ def test_an_answer_that_is_not_sure_enough(predictor, images):
     assert {answer.predicted for answer in careful if answer.class_name == "unsure"} == {None}
     with pytest.raises(ValueError, match=r"unsure_below=1\.5"):
         predictor.predict(images, unsure_below=1.5)
-
-
-def test_a_light_ground_is_inverted_for_a_network_of_light_things(tmp_path):
-    clothes = Predictor(Classifier(CNN(channels=[4]), [f"c{i}" for i in range(10)]), (1, 28, 28))
-    dark = Image.new("L", (60, 60), 0)
-    dark.paste(200, (20, 10, 40, 50))
-    light = Image.eval(dark, lambda grey: 255 - grey)
-    assert torch.equal(clothes.preprocess(light)[0], clothes.preprocess(dark)[0])
-    assert not torch.equal(clothes.preprocess(light, "mnist")[0], clothes.preprocess(dark)[0])
 
 
 def test_it_says_what_it_is(predictor):
