@@ -24,8 +24,6 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
-    paths = options.checkpoint_paths(cfg.ckpt)  # refused before the seconds that the following imports take
-
     from imgclf.core.device import choose_device, shorten_steps
     from imgclf.evaluation.corruptions import corrupted_accuracies, report_corruptions
     from imgclf.evaluation.evaluate import evaluate
@@ -36,6 +34,7 @@ def main(cfg: DictConfig) -> float | None:
     from imgclf.inference.load import load
     from imgclf.runs.run_dir import RunDir
 
+    paths = options.checkpoint_paths(cfg.ckpt)
     options.check_corruption(cfg)
     device = choose_device(cfg.accelerator)
     shorten_steps(device)

@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from imgclf.checkpoints.untrusted import check_archive
+from imgclf.core.files import check_checkpoint_file
 
 METADATA_KEY = "imgclf"  # a checkpoint describes itself under this key, beside Lightning's own keys
 

@@ -48,7 +48,7 @@ def quote_text(words: Sequence[str]) -> list[str]:
     return quoted
 
 
-# A dictionary of Hydra's has no keys of other scripts or with spaces, and takes 1 for a number. YAML's is text throughout.
+# Hydra's dictionaries have no keys of other scripts, and take 1 for a number. YAML's are text throughout.
 OmegaConf.register_resolver("yaml", partial(yaml.load, Loader=yaml.BaseLoader), replace=True)
 
 
