@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from imgclf.core.files import check_checkpoint_file
 from imgclf.core.names import METRICS, OBJECTIVES, SPLITS
 from imgclf.core.validation import Positive, Seed, Strength, describe_fault
 from imgclf.imaging.image_files import find_folder
@@ -110,8 +111,12 @@ def start_run(cfg: DictConfig) -> tuple[RunDir, dict[str, Any]]:
     if cfg.resume is True and not named and not run_dir.in_sweep:
         raise ValueError("resume=true of which run? name its folder, hydra.run.dir=DIR, which is started if it is new")
     check(plain(cfg))
-    if cfg.data.get("root"):
-        find_folder(str(cfg.data.root), cfg.data.get("data_dir", "."))  # noticed before the seconds of imports
+    folders = [Path(), Path(cfg.data.get("data_dir") or ".").expanduser()]
+    if cfg.data.get("root"):  # what is missing is noticed before the seconds of imports
+        folders.append(find_folder(str(cfg.data.root), folders[1]))
+    for name in ("labels", "train", "test", "backgrounds"):
+        if (file := cfg.data.get(name)) and not any((folder / str(file)).expanduser().exists() for folder in folders):
+            raise FileNotFoundError(f"{name}={file}: no such {'folder' if name == 'backgrounds' else 'file'}")
     started = as_started(cfg.trainer)
     cfg.trainer.devices, cfg.trainer.num_nodes = started["devices"], started["num_nodes"]
     if cfg.trainer.gradient_clip_val and "fused" in cfg.optimizer:
@@ -138,25 +143,30 @@ def finish_run(cfg: DictConfig, run_dir: RunDir, metrics: dict[str, float] | Non
 
 
 def checkpoint_paths(ckpt: Any) -> list[str]:
-    """The checkpoints that evaluate.py is given, one or several; raises ValueError if there is none."""
+    """The checkpoints that evaluate.py is given; raises ValueError or FileNotFoundError if there is none."""
     paths = list(ckpt) if isinstance(ckpt, Sequence) and not isinstance(ckpt, str) else [ckpt]
     if not paths or not all(isinstance(path, str) and path for path in paths):
         raise ValueError("ckpt=PATH is missing: name a checkpoint, such as ckpt=outputs/.../checkpoints/best.ckpt")
+    for path in paths:
+        check_checkpoint_file(path)
     return paths
 
 
 def offer_checkpoint_data(words: Sequence[str]) -> None:
     """Makes the data of the checkpoint in ``words`` the default of the data group, so that data.variation=... changes
     them."""
-    from imgclf.checkpoints.metadata import read_data_config  # lazy: it imports torch
-
-    config = {}
+    given = [word for word in words if word.startswith("ckpt=")]
+    ckpt = OverridesParser.create().parse_overrides(given)[-1] if given else None
+    paths, config = [], {}
+    if not (ckpt and ckpt.is_sweep_override()) and (ckpt or not any(word.startswith("-") for word in words)):
+        paths = checkpoint_paths(ckpt.value() if ckpt else None)  # refused before the seconds that torch takes
     try:
-        if given := [word for word in words if word.startswith("ckpt=")]:
-            ckpt = OverridesParser.create().parse_overrides(given)[-1]
-            if ckpt.is_sweep_override():
-                raise ValueError("ckpt=A,B is for one run of many: give one checkpoint, or ckpt=[A,B] for their mean")
-            config = read_data_config(checkpoint_paths(ckpt.value())[0])
+        if ckpt and not paths:
+            raise ValueError("ckpt=A,B is for one run of many: give one checkpoint, or ckpt=[A,B] for their mean")
+        if paths:
+            from imgclf.checkpoints.metadata import read_data_config  # lazy: it imports torch
+
+            config = read_data_config(paths[0])
     except (ValueError, OSError):
         if not any(word.startswith(("data=", "images=")) for word in words):
             raise  # else the data are not needed; if the checkpoint itself is at fault, loading it says so
@@ -186,15 +196,10 @@ def adapt_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None:
     from imgclf.evaluation.leakage import is_other_folder  # lazy: it imports torch
 
     channels, *image_size = preprocessing["image_shape"]
-    values = {
-        "image_size": image_size,
-        "channels": channels,
-        "fit": preprocessing["fit"],
-        "bits": preprocessing["bits"],
-    }
-    for name, value in values.items():
+    values = {**preprocessing, "image_size": image_size, "channels": channels}
+    for name in ("image_size", "channels", "fit", "bits"):
         if name in cfg.data and f"data.{name}" not in typed_options():
-            cfg.data[name] = value
+            cfg.data[name] = values[name]
     if "data.test_fraction" not in typed_options() and is_other_folder(checkpoint_paths(cfg.ckpt), cfg.data):
         cfg.data.test_fraction = 1.0
 

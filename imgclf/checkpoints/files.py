@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from imgclf.checkpoints.untrusted import check_archive
+from imgclf.core.files import check_checkpoint_file
 
 METADATA_KEY = "imgclf"  # a checkpoint describes itself under this key, beside Lightning's own keys
 
@@ -48,10 +49,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ValueError: the file is damaged, is not a checkpoint of imgclf, or comes from imgclf 0.1.
     """
     path = Path(path)
-    if path.is_dir():
-        raise FileNotFoundError(f"{path}: this is a folder; name a file, such as {path}/checkpoints/best.ckpt")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; the checkpoints of a run are in its checkpoints/ folder")
+    check_checkpoint_file(path)
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: truncated or not a PyTorch checkpoint")
     try:

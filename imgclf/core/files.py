@@ -36,3 +36,11 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any] |
         cells = [row.get(name) for name in columns] if isinstance(row, Mapping) else row
         writer.writerow("" if cell != cell else cell for cell in cells)
     return write_file(path, text.getvalue())
+
+
+def check_checkpoint_file(path: str | Path) -> None:
+    """Raises FileNotFoundError, which says where checkpoints are, unless the path is that of a file."""
+    if Path(path).is_dir():
+        raise FileNotFoundError(f"{path}: this is a folder; name a file, such as {path}/checkpoints/best.ckpt")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; the checkpoints of a run are in its checkpoints/ folder")

@@ -124,13 +124,28 @@ def _read(path: Path) -> np.ndarray:
     """Pixels from 0 to 255 and labels, uint8 (N, 785)."""
     try:
         rows = np.loadtxt(path, np.float32, ndmin=2)
-    except ValueError as error:
-        raise ValueError(f"{printable(path)}: not {COLUMNS} numbers a line ({str(error).partition(';')[0]})") from error
-    if rows.shape[1] != COLUMNS or not len(rows):
-        raise ValueError(f"{printable(path)}: {rows.shape[1]} numbers a line, not {COLUMNS} (784 pixels and the label)")
+    except ValueError:
+        rows = np.empty((0, 0), np.float32)
+    if not len(rows) or rows.shape[1] != COLUMNS or not _are_images(rows):
+        raise ValueError(f"{printable(path)}: {_first_fault(path)}")
+    return np.concatenate([(rows[:, :-1] * 255).round(), rows[:, -1:]], 1).astype(np.uint8)
+
+
+def _are_images(rows: np.ndarray) -> bool:
     pixels, labels = rows[:, :-1], rows[:, -1]
-    is_bad = (pixels.min(1) < 0) | (pixels.max(1) > 1) | ~np.isin(labels, np.arange(10)) | np.isnan(rows).any(1)
-    if is_bad.any():
-        line = int(is_bad.argmax()) + 1
-        raise ValueError(f"{printable(path)}, line {line}: pixels have to lie in [0, 1], and the label in 0..9")
-    return np.concatenate([(pixels * 255).round(), labels[:, None]], 1).astype(np.uint8)
+    return bool((pixels >= 0).all() and (pixels <= 1).all() and np.isin(labels, np.arange(10)).all())
+
+
+def _first_fault(path: Path) -> str:
+    with path.open(errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            words = line.partition("#")[0].split()  # what follows # is a comment
+            if words and len(words) != COLUMNS:
+                return f"line {number} has {len(words)} numbers, not {COLUMNS} (784 pixels and the label, with spaces)"
+            try:
+                row = np.array(words, np.float32)
+            except ValueError as error:
+                return f"line {number}: {error}"
+            if words and not _are_images(row[None]):
+                return f"line {number}: pixels have to lie in [0, 1], and the label in 0..9"
+    return "it holds no images"

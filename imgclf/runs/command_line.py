@@ -4,16 +4,23 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import OmegaConf
 
 TEXT = re.compile(
     r"(?P<name>\+{0,2}(data\.(root|labels|backgrounds|positive|group_pattern|label_pattern|train|test|data_dir|cache_dir)"
-    r"|data_dir|cache_dir|ckpt|images|by|to|model\.weights|hydra\.(run|sweep)\.dir))=(?P<value>.*)",
+    r"|data_dir|cache_dir|ckpt|images|by|to|name|model\.weights|hydra\.(run|sweep)\.dir))=(?P<value>.*)",
     re.DOTALL,
 )
+NAMES = re.compile(r"(?P<name>\+{0,2}data\.(class_map|columns))=(?P<value>\{.*\})", re.DOTALL)  # text to text
+YAML = "${yaml:%s}"
+QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)  # as Hydra reads it
 GROUPS_WITH_NONE = ("logger", "callbacks", "scheduler", "augmentation")
 GROUPS_WITHOUT_A_CHOICE = ("experiment", "sweep", "launcher")
 LISTS = ("images", "ckpt")  # may be a list in square brackets
@@ -33,9 +40,16 @@ def quote_text(words: Sequence[str]) -> list[str]:
     is_sweep = bool({"-m", "--multirun"} & set(words))
     quoted = []
     for word in words:
-        match = TEXT.fullmatch(word)
-        quoted.append(f"{match['name']}={_quoted(match['name'], match['value'], is_sweep)}" if match else word)
+        if match := TEXT.fullmatch(word):
+            word = f"{match['name']}={_quoted(match['name'], match['value'], is_sweep)}"
+        elif (match := NAMES.fullmatch(word)) and ": " in match["value"]:
+            word = f"{match['name']}={_quote(YAML % _quote(match['value']))}"
+        quoted.append(word)
     return quoted
+
+
+# Hydra's dictionaries have no keys of other scripts, and take 1 for a number. YAML's are text throughout.
+OmegaConf.register_resolver("yaml", partial(yaml.load, Loader=yaml.BaseLoader), replace=True)
 
 
 def null_groups(words: Sequence[str]) -> list[str]:
@@ -46,26 +60,33 @@ def null_groups(words: Sequence[str]) -> list[str]:
 
 
 def resumed_words(words: Sequence[str]) -> list[str]:
-    """The command line, completed by the options that a run was started with, if resume=true continues it.
+    """The command line, completed by the options that a run was last started with, if resume=true continues it.
 
-    An option that is typed again replaces the run's own.
+    An option that is typed again replaces the run's own. A job of a sweep may be continued too.
     """
     typed = {word.partition("=")[0] for word in words}
     folders = [unquoted(word).partition("=")[2] for word in words if word.startswith("hydra.run.dir=")]
-    file = Path(folders[-1] if folders else "") / "environment.json"
-    if "resume=true" not in words or not folders or not file.is_file() or {"-m", "--multirun"} & typed:
+    if "resume=true" not in words or not folders or {"-m", "--multirun"} & typed:
         return list(words)
-    _, *started = json.loads(file.read_text())["command"]
-    if {"-m", "--multirun"} & set(started):
+    job, environment = (Path(folders[-1]) / name for name in ("job.json", "environment.json"))
+    if job.is_file():
+        started = json.loads(job.read_text())["overrides"]
+    elif environment.is_file():
+        first = json.loads(environment.read_text())
+        _, *started = first.get("resumed", [first])[-1].get("command", first["command"])
+    else:
         return list(words)
     return [*(word for word in started if word.partition("=")[0] not in typed), *words]
 
 
 def unquoted(word: str) -> str:
     """A word that ``quote_text`` would quote, without its quotes."""
-    match = TEXT.fullmatch(word)
-    if match and _is_quoted(match["value"]):
-        return f"{match['name']}={OverridesParser.create().parse_override(word).value()}"
+    if (match := TEXT.fullmatch(word)) and QUOTED.fullmatch(match["value"]):
+        return f"{match['name']}={_parsed(match['value'])}"
+    name, _, value = word.partition("=")
+    if value.startswith("'${yaml:"):
+        value = _parsed(value).removeprefix("${yaml:").removesuffix("}")
+        return f"{name}={_parsed(value)}"
     return word
 
 
@@ -74,20 +95,27 @@ def shell_command(words: Iterable[str]) -> str:
     return shlex.join(map(unquoted, words))
 
 
+def _parsed(value: str) -> Any:
+    return OverridesParser.create().parse_override(f"text={value}").value()
+
+
 def _quoted(name: str, value: str, is_sweep: bool) -> str:
-    if value in ("", "null") or "${" in value or _is_quoted(value) or (is_sweep and FUNCTION.fullmatch(value)):
+    if value in ("", "null") or "${" in value or QUOTED.fullmatch(value) or (is_sweep and FUNCTION.fullmatch(value)):
         return value
     exists = Path(value).expanduser().exists()
     if name in LISTS and value[0] + value[-1] == "[]" and not exists:
-        return f"[{','.join(map(_quote, value[1:-1].split(',')))}]"
+        return f"[{_quote_each(value[1:-1])}]"
     if "," in value and not exists and (is_sweep or name == "ckpt"):
-        return ",".join(map(_quote, value.split(",")))
+        return _quote_each(value)
     return _quote(value)
 
 
-def _is_quoted(value: str) -> bool:
-    return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+def _quote_each(values: str) -> str:
+    """Quotes values that commas separate; the comma of a quoted value separates nothing."""
+    parts = re.findall(rf"\s*(?:{QUOTED.pattern})\s*(?=,|$)|[^,]+", values, re.DOTALL)
+    return ",".join(_quote(part) for part in parts if part.strip())
 
 
 def _quote(value: str) -> str:
-    return value if _is_quoted(value.strip()) else QuotedString(value.strip(), Quote.single).with_quotes()
+    value = value.strip()
+    return value if QUOTED.fullmatch(value) else QuotedString(value, Quote.single).with_quotes()

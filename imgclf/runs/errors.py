@@ -82,7 +82,8 @@ def unknown_option(error: Any) -> str:
     """OmegaConf's error about an unknown key, as a line that names the nearest option or the choice that has it."""
     group, _, name = error.full_key.rpartition(".")
     known: Any = OmegaConf.to_container(error.parent_node) if error.parent_node is not None else {}
-    names = sorted(key for key in map(str, known) if not key.startswith("_") and key != "hydra")
+    known.pop("hydra", None)
+    names = sorted(key for key in map(str, known) if not key.startswith("_"))
     same = [option for option in flat(known) if option.rpartition(".")[2] == SYNONYMS.get(name, name)]
     if not group and same:
         return f"unknown option {name}: did you mean {same[0]}?"
@@ -93,6 +94,8 @@ def unknown_option(error: Any) -> str:
     hint = ""
     if choices := sorted(own | inherit):
         hint = f"it comes with {folder}={' or '.join(choices)}; "
+    elif not group and (found := _other_groups_with(SYNONYMS.get(name, name))):
+        return f"unknown option {name}: {found}"
     elif close := difflib.get_close_matches(name, names, n=1):
         hint = f"did you mean {error.full_key.removesuffix(name)}{close[0]}? "
     return f"unknown option {error.full_key}: {hint}{group or 'the configuration'} has {', '.join(names)}"
@@ -111,3 +114,14 @@ def unknown_choice(group: str, choice: str) -> str:
     close = difflib.get_close_matches(choice, choices, n=1)
     hint = f"did you mean {group}={close[0]}? " if close else ""
     return f"{given}: {hint}choose one of {', '.join(choices)}" if choices else f"{group}: no such group of options"
+
+
+def _other_groups_with(name: str) -> str:
+    """Which choices have an option, such as "data.image_size comes with data=image_folder"; empty if none has it."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(CONF.glob("*/*.yaml")):
+        if file.parent.name not in ("experiment", "launcher", "sweep"):  # which set the options of others
+            for option in flat(OmegaConf.to_container(OmegaConf.load(file), resolve=False)):
+                if option.rpartition(".")[2] == name:
+                    found.setdefault(f"{file.parent.name}.{option}", []).append(file.stem)
+    return ", ".join(f"{option} comes with {option.partition('.')[0]}={' or '.join(found[option])}" for option in found)

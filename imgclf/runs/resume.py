@@ -52,19 +52,23 @@ def changed_options(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
     return faults
 
 
-def find_checkpoint(run_dir: "RunDir", metadata: Mapping[str, Any], data: Any) -> tuple[Path | None, int]:
+def find_checkpoint(
+    run_dir: "RunDir", metadata: Mapping[str, Any], data: Any, max_epochs: int
+) -> tuple[Path | None, int]:
     """The checkpoint to go on from and its step: last.ckpt, or best.ckpt where last.ckpt is damaged or missing.
 
     Args:
         run_dir: the run's folder.
         metadata: what ``build_metadata`` says of the classifier that is to be trained.
         data: the data module, whose images have to be those of the checkpoint.
+        max_epochs: how many epochs the run is to have.
 
     Returns:
         (None, 0) where nothing was trained yet.
 
     Raises:
-        ValueError: no readable checkpoint is left, or it belongs to another network, optimizer or data set.
+        ValueError: no readable checkpoint is left, it belongs to another network, optimizer or data set, or it is of a
+            later epoch.
     """
     # lazy: torch and Lightning take seconds, which a refused option need not wait for
     from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
@@ -79,6 +83,8 @@ def find_checkpoint(run_dir: "RunDir", metadata: Mapping[str, Any], data: Any) -
         if faults:
             log.warning("%s: going on from %s, epoch %d", faults[0], file, checkpoint["epoch"] + 1)
         _check_same_run(file, checkpoint[METADATA_KEY], metadata, data)
+        if (epoch := checkpoint["epoch"] + 1) > max_epochs:
+            raise ValueError(f"max_epochs={max_epochs}: {file} is of epoch {epoch} already; give {epoch} or more")
         return file, checkpoint["global_step"]
     if any(file.exists() for file in (run_dir.last, run_dir.best, run_dir.metrics_file, run_dir.path / "metrics.csv")):
         raise ValueError(f"{run_dir.path} cannot be resumed: {'; '.join(faults)}; to train anew, use a new folder")

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import torch
     from lightning.fabric.plugins.environments import ClusterEnvironment
 
+SLURM_INTERACTIVE_STEP = str(0xFFFFFFFA)  # of the shell that salloc opens on a compute node
+
 
 def cluster_environment() -> "ClusterEnvironment | None":
     """Lightning's description of the processes that torchrun or SLURM started; None if this process was started alone.
@@ -20,12 +22,18 @@ def cluster_environment() -> "ClusterEnvironment | None":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning warns where srun exists and was not used
         kind = next((kind for kind in (TorchElasticEnvironment, SLURMEnvironment) if kind.detect()), None)
-        if kind is SLURMEnvironment and "SLURM_STEP_ID" not in os.environ and "SLURM_PROCID" not in os.environ:
-            return None  # a shell within an allocation, where nothing started this process but its user
+        if kind is SLURMEnvironment and _is_slurm_shell():
+            return None
         try:
             return kind() if kind else None
         except RuntimeError as error:
             raise ValueError(" ".join(str(error).split())) from error
+
+
+def _is_slurm_shell() -> bool:
+    """Whether this is a shell within an allocation, where only the user starts processes."""
+    step = os.environ.get("SLURM_STEP_ID")
+    return step == SLURM_INTERACTIVE_STEP or (step is None and "SLURM_PROCID" not in os.environ)
 
 
 def _is_torchrun(environment: "ClusterEnvironment") -> bool:

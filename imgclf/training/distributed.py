@@ -80,7 +80,7 @@ def end_with_parent() -> None:
     if started_by_us():
         import ctypes  # lazy: of no use to other processes
 
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(OSError, AttributeError, TypeError):  # only Linux has it
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 

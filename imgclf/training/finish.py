@@ -1,7 +1,9 @@
 """Ends a run: evaluates its best checkpoint, and leaves metrics and figures in the run folder."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -94,14 +96,16 @@ def print_summary(run_dir: RunDir, metrics: Mapping[str, float | None], override
     console.print(table)
     seconds, speed = metrics["train/seconds"], metrics["train/images_per_second"]
     console.print(f"training took {seconds:.1f} s, {speed:,.0f} images per second at best\n", highlight=False)
-    evaluate = ["python", "evaluate.py", f"ckpt={run_dir.best}"]
+    script = Path(sys.argv[0])
+    evaluate = ["python", str(script.with_name("evaluate.py")), f"ckpt={run_dir.best}"]
     again = [word for word in overrides if not word.startswith("resume=")]
     commands = {
         "evaluate": evaluate if "test" in splits else [*evaluate, "split=val"],
         "predict": [*evaluate, "images=PATH"],
-        "resume": ["python", "train.py", *again, f"hydra.run.dir={run_dir.path}", "resume=true"],
-        "dashboard": ["tensorboard", "--logdir", str(run_dir.path)],
+        "resume": ["python", str(script), *again, f"hydra.run.dir={run_dir.path}", "resume=true"],
     }
+    if (run_dir.path / "tensorboard").exists():
+        commands["dashboard"] = ["tensorboard", "--logdir", str(run_dir.path)]
     for purpose, command in zip(commands, map(shell_command, commands.values()), strict=True):
         console.print(f"{purpose:>9}:  {escape(command)}", highlight=False, soft_wrap=True)
     console.print(f"   report:  {escape(str(run_dir.path / 'report.html'))}", highlight=False, soft_wrap=True)

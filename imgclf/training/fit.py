@@ -75,7 +75,7 @@ def _prepare(
     """Describes the run in its folder; returns the checkpoint to go on from, or None for a new run."""
     for remark in data.remarks():
         log.warning(remark)
-    checkpoint, step = find_checkpoint(run_dir, build_metadata(classifier, data), data)
+    checkpoint, step = find_checkpoint(run_dir, build_metadata(classifier, data), data, config["trainer"]["max_epochs"])
     run_dir.metrics_file.unlink(missing_ok=True)  # that of a shorter run, which is being continued
     run_dir.write_config(config, str(trainer.strategy.root_device), resumed=checkpoint is not None)
     purge_from(trainer, step)

@@ -111,6 +111,6 @@ def _reason(failures: Mapping[int, Any], count: int, folder: Path) -> ChildProce
     ending = f"ended with exit code {code}" if code > 0 else f"ended with signal {causes[first].signal_name()}"
     if code == 130:
         ending = "was interrupted"
-    elif code == -signal.SIGKILL:
+    elif code == -getattr(signal, "SIGKILL", 9):
         ending += " (the system sends it if memory runs out)"
     return ChildProcessError(f"process {first + 1} of {count} {ending}, so the run stopped{hint_if_saved(folder)}")

@@ -1,5 +1,7 @@
 """What people type by mistake gets the line that they should have typed."""
 
+import sys
+
 import pytest
 
 from tests.conftest import SMALL
@@ -17,6 +19,8 @@ from tests.conftest import SMALL
         ("lr=0.1", "did you mean optimizer.lr?"),
         ("batch_size=16", "did you mean data.batch_size?"),
         ("workers=2", "did you mean data.num_workers?"),
+        ("image_size=64", "data.image_size comes with data="),
+        ("patience=3", "callbacks.early_stopping.patience comes with callbacks=early_stopping"),
         ("colour=red", "the configuration has"),
     ],
 )
@@ -66,3 +70,20 @@ def test_another_folder_is_read_as_the_checkpoint_s_and_evaluated_as_a_whole(tra
     assert "test (14 images)" in result.out
     own = script("evaluate.py", ckpt, "hydra.run.dir=here")
     assert "test (8 images)" in own.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train.py data=image_folder data.root=a\u00e9(1)", "data.root=a\u00e9(1): no such folder"),
+        ("train.py data=image_folder data.labels=none.csv", "data.labels=none.csv: no such file"),
+        ("train.py data=amat data.train=none.amat", "data.train=none.amat: no such file"),
+        ("train.py data=noisy_digits data.backgrounds=none", "data.backgrounds=none: no such folder"),
+        ("evaluate.py ckpt=none.ckpt", "none.ckpt: no such file"),
+        ("evaluate.py", "ckpt=PATH is missing"),
+    ],
+)
+def test_a_place_that_does_not_exist_is_noticed_before_the_imports(words, message, script, monkeypatch):
+    for package in ("lightning.pytorch", "imgclf.checkpoints.metadata"):
+        monkeypatch.setitem(sys.modules, package, None)  # so that importing it fails
+    assert message in script(*words.split()).error

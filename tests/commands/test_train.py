@@ -129,8 +129,8 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     assert b"augmentation/blur" not in shown  # is off
 
     for line in (
-        "evaluate:  python evaluate.py ckpt=run/checkpoints/best.ckpt",
-        "predict:  python evaluate.py ckpt=run/checkpoints/best.ckpt images=PATH",
+        f"evaluate:  python {PROJECT}/evaluate.py ckpt=run/checkpoints/best.ckpt",
+        f"predict:  python {PROJECT}/evaluate.py ckpt=run/checkpoints/best.ckpt images=PATH",
         "model=cnn trainer.max_epochs=3 seed=7 hydra.run.dir=run resume=true",
         "dashboard:  tensorboard --logdir run",
         "report:  run/report.html",
@@ -146,57 +146,6 @@ def test_same_seed_same_numbers_another_seed_others(train, tmp_path):
     assert metrics(tmp_path / "a") != metrics(tmp_path / "c")
     first, second = (weights(tmp_path / name / "checkpoints" / "last.ckpt") for name in "ab")
     assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize("scheduler", ["none", "onecycle"])
-def test_a_run_stopped_after_two_of_four_epochs_resumes_to_the_same_end(scheduler, train, power_cut, tmp_path):
-    recipe = (
-        *("data=noisy_digits", "data.variation=rot-back-rand", "model=cnn", "augmentation=affine"),
-        *("augmentation.elastic.magnitude=0.03", "augmentation.mixup.p=0.3", "augmentation.cutmix.p=0.3"),
-        *(f"scheduler={scheduler}", "trainer.max_epochs=4"),
-    )
-    assert train(*recipe, "hydra.run.dir=whole").code == 0
-
-    with power_cut(2):
-        assert "power cut" in train(*recipe, "hydra.run.dir=cut").error
-    cut = tmp_path / "cut"
-    assert not (cut / "metrics.json").exists()
-    before, log = (cut / "checkpoints" / "last.ckpt").read_bytes(), (cut / "train.log").read_bytes()
-    assert b"power cut" in log
-
-    assert "add resume=true" in train(*recipe, "hydra.run.dir=cut").error
-    assert (
-        "optimizer.lr was 0.001, is 0.01"
-        in train(*recipe, "hydra.run.dir=cut", "resume=true", "optimizer.lr=0.01").error
-    )
-    assert (cut / "checkpoints" / "last.ckpt").read_bytes() == before
-    assert (cut / "train.log").read_bytes() == log
-
-    cut = cut.rename(tmp_path / "moved")
-    assert train(*recipe, "hydra.run.dir=moved", "resume=true").code == 0
-    assert metrics(cut) == metrics(tmp_path / "whole")
-    for name in ("best", "last"):
-        first, second = (weights(tmp_path / folder / "checkpoints" / f"{name}.ckpt") for folder in ("whole", "moved"))
-        assert all(torch.equal(first[key], second[key]) for key in first)
-    with (cut / "metrics.csv").open() as file:
-        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
-
-    (cut / "metrics.json").unlink()  # as if killed after the last epoch
-    assert train(*recipe, "hydra.run.dir=moved", "resume=true").code == 0
-    assert metrics(cut) == metrics(tmp_path / "whole")
-
-    finished = (cut / "metrics.json").read_bytes()
-    again = train(*recipe, "hydra.run.dir=moved", "resume=true")
-    assert again.code == 0
-    assert "best.ckpt" in again.out
-    assert (cut / "metrics.json").read_bytes() == finished
-
-
-def test_resume_starts_a_folder_without_a_checkpoint_and_lengthens_a_finished_run(train, tmp_path):
-    assert train(*SMALL, "hydra.run.dir=run", "resume=true").code == 0
-    assert train(*SMALL, "hydra.run.dir=run", "resume=true", "trainer.max_epochs=3").code == 0
-    assert train(*SMALL, "hydra.run.dir=whole", "trainer.max_epochs=3").code == 0
-    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
 
 def test_a_sweep_runs_its_jobs_into_folders_of_their_own(train, tmp_path):
@@ -225,19 +174,6 @@ def test_runs_started_in_the_same_second_get_folders_of_their_own(tiny_data, tmp
     assert all((folder / "metrics.json").exists() for folder in folders)
 
 
-def test_early_stopping_and_a_resumed_run_that_had_stopped(train, tmp_path):
-    recipe = (
-        *(*SMALL, "callbacks=early_stopping", "callbacks.early_stopping.patience=1"),
-        *("optimizer.lr=0", "trainer.max_epochs=9", "hydra.run.dir=run"),
-    )
-    assert train(*recipe).code == 0
-    first = metrics(tmp_path / "run")
-    assert first["epochs"] == 2
-    (tmp_path / "run" / "metrics.json").unlink()  # as if killed before it was written
-    assert train(*recipe, "resume=true").code == 0
-    assert metrics(tmp_path / "run") == first
-
-
 @pytest.mark.parametrize("optimizer", options("optimizer"))
 def test_clipping_and_accumulation_under_mixed_precision(optimizer, train, tmp_path):
     result = train(
@@ -255,16 +191,6 @@ def test_workers_and_the_progress_bar_change_no_number(train, tmp_path):
     assert "accuracy:" in result.out
     assert "Epoch 2/2" in result.out
     assert metrics(tmp_path / "plain") == metrics(tmp_path / "workers")
-
-
-def test_a_finished_run_is_no_answer_to_other_options(train, tmp_path):
-    assert train(*SMALL, "evaluate_on=[val]", "hydra.run.dir=run").code == 0
-    assert (
-        "model.hidden was [16], is [32]" in train(*SMALL, "hydra.run.dir=run", "resume=true", "model.hidden=[32]").error
-    )
-    again = train(*SMALL, "evaluate_on=[val,test]", "hydra.run.dir=run", "resume=true")
-    assert again.code == 0, again.err
-    assert "test/accuracy" in metrics(tmp_path / "run")
 
 
 def test_fewer_splits_and_another_objective(train, tmp_path):

@@ -64,16 +64,16 @@ def test_bad_input(rows, tmp_path):
         data(tmp_path, write(tmp_path / "a.amat", rows), val_images=30).dataset("val")
     bright, label, few = rows.copy(), rows.copy(), rows[:, 1:]
     bright[3, 5], label[4, -1] = 1.5, 10
-    for wrong, message in (
-        (bright, "line 4: pixels"),
-        (label, "line 5: .*label"),
-        (few, "784 numbers a line, not 785"),
-    ):
-        with pytest.raises(ValueError, match=rf"wrong\.amat.*{message}"):
+    for wrong, message in ((bright, "line 4: pixels"), (label, "line 5: .*label"), (few, "line 1 has 784 numbers")):
+        with pytest.raises(ValueError, match=rf"wrong\.amat: {message}"):
             data(tmp_path, write(tmp_path / "wrong.amat", wrong)).prepare_data()
-    (tmp_path / "ragged.amat").write_text("0 1 2\n0 1\n")
-    with pytest.raises(ValueError, match=r"ragged\.amat: not 785 numbers a line"):
-        data(tmp_path, str(tmp_path / "ragged.amat")).prepare_data()
-    (tmp_path / "text.amat").write_text("no numbers\n")
-    with pytest.raises(ValueError, match=r"text\.amat: not 785 numbers a line"):
-        data(tmp_path, str(tmp_path / "text.amat")).prepare_data()
+    good = (tmp_path / "a.amat").read_text().splitlines()[0]
+    for text, message in (
+        (f"{good}\n\n{good} 1\n{good}", "line 3 has 786 numbers, not 785"),
+        (f"{good}\nx{good}", "line 2: .*could not convert"),
+        (good.replace(" ", ","), "line 1 has 1 numbers, not 785"),
+        ("", "no images"),
+    ):
+        (tmp_path / "odd.amat").write_text(text)
+        with pytest.raises(ValueError, match=rf"odd\.amat: .*{message}"):
+            data(tmp_path, str(tmp_path / "odd.amat")).prepare_data()

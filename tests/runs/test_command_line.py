@@ -3,6 +3,7 @@ import shlex
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from imgclf.runs.command_line import null_groups, quote_text, resumed_words, shell_command, unquoted
 
@@ -31,7 +32,9 @@ def value(word):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("option", ["data.root", "ckpt", "hydra.run.dir", "data.positive", "to", "data.label_pattern"])
+@pytest.mark.parametrize(
+    "option", ["data.root", "ckpt", "hydra.run.dir", "data.positive", "name", "data.label_pattern"]
+)
 def test_text_is_typed_as_it_is_and_printed_so_that_it_can_be_pasted(option, name):
     if option == "ckpt" and name in ("a,b", "[ab]"):
         return  # a list
@@ -54,8 +57,21 @@ def test_lists_and_sweeps(tmp_path, monkeypatch):
     assert quote_text(["-m", "data.root=a b,c"]) == ["-m", "data.root='a b','c'"]
     assert quote_text(["data.root=a b,c"]) == ["data.root='a b,c'"]
     assert quote_text(["-m", "data.root=glob(*)"]) == ["-m", "data.root=glob(*)"]
+    assert quote_text(["-m", "data.root='a, b',c"]) == ["-m", "data.root='a, b','c'"]
+    assert value(*quote_text(["images=['a, b.png',c.png,]"])) == ["a, b.png", "c.png"]
+    assert shell_command(["data.root='a','b'"]) == shlex.quote("data.root='a','b'")  # a sweep's words stay
     (tmp_path / "a b,c").mkdir()
     assert quote_text(["-m", "data.root=a b,c"]) == ["-m", "data.root='a b,c'"]
+
+
+@pytest.mark.parametrize("option", ["data.class_map", "data.columns"])
+@pytest.mark.parametrize("names", [{"正常": "NORMAL"}, {"0": "1", "yes": "no"}, {"a b (2)": "it's, so"}])
+def test_names_in_dictionaries_are_text_of_any_script(option, names):
+    typed = f"{option}={{{', '.join(f'{json.dumps(key)}: {json.dumps(names[key])}' for key in names)}}}"
+    (word,) = quote_text([typed])
+    assert OmegaConf.to_container(OmegaConf.create({"names": value(word)}), resolve=True) == {"names": names}
+    assert shlex.split(shell_command([word])) == [typed]
+    assert quote_text([word]) == [word]
 
 
 def test_null_means_none():
@@ -81,3 +97,14 @@ def test_a_resumed_run_takes_its_own_options(tmp_path):
     assert resumed_words(given) == ["data=digits", "optimizer.lr=0.1", *given]
     for words in ([run], ["resume=true"], ["hydra.run.dir=elsewhere", "resume=true"], ["-m", run, "resume=true"]):
         assert resumed_words(words) == words
+
+
+def test_a_run_goes_on_with_the_options_of_its_last_session(tmp_path):
+    run = f"hydra.run.dir={tmp_path}"
+    sessions = [["train.py", "seed=1", "trainer.max_epochs=2", run]]
+    sessions.append([*sessions[0][:2], run, "resume=true", "trainer.max_epochs=9"])
+    first, second = ({"command": command} for command in sessions)
+    (tmp_path / "environment.json").write_text(json.dumps({**first, "resumed": [second]}))
+    assert resumed_words([run, "resume=true"]) == ["seed=1", "trainer.max_epochs=9", run, "resume=true"]
+    (tmp_path / "job.json").write_text(json.dumps({"overrides": ["data.root='a'", "seed=5"]}))
+    assert resumed_words([run, "resume=true"]) == ["data.root='a'", "seed=5", run, "resume=true"]

@@ -75,3 +75,14 @@ def test_slurm_s_signal_saves_and_requeues(train, whole, monkeypatch, tmp_path):
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
     assert train(*FAST, "hydra.run.dir=run", "resume=true").code == 0
     assert_the_same_run(tmp_path / "run", whole(train, *FAST), within_an_epoch=True)
+
+
+def test_a_system_with_few_signals(train, monkeypatch):
+    from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+
+    for name in ("SIGHUP", "SIGQUIT", "SIGUSR1"):
+        monkeypatch.delattr(signal, name)
+    monkeypatch.setattr("imgclf.training.interruption.REQUEUE", None)
+    monkeypatch.setattr(_SignalConnector, "register_signal_handlers", lambda self: None)  # registers none on Windows
+    result = train(*FAST, "data.num_workers=1", "hydra.run.dir=run")
+    assert result.code == 0, result.err

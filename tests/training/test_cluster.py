@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from imgclf.training.cluster import check_devices
+from imgclf.training.cluster import check_devices, cluster_environment
 from tests.conftest import SMALL
 
 
@@ -43,3 +43,23 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         check_devices(2, torch.device("cuda"))
     check_devices(8, torch.device("cpu"))
     check_devices(1, torch.device("cuda"))
+
+
+JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "salloc", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4"}
+FIRST = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODELIST": "localhost"}
+
+
+@pytest.mark.parametrize("shell", [{}, {**FIRST, "SLURM_STEP_ID": "4294967290"}], ids=["salloc", "interactive step"])
+def test_a_shell_within_an_allocation_of_many_tasks_runs_alone(shell, train, monkeypatch):
+    for name, value in {**JOB, **shell}.items():
+        monkeypatch.setenv(name, value)
+    result = train(*SMALL, "hydra.run.dir=run")
+    assert result.code == 0, result.err
+
+
+def test_a_step_of_srun_is_one_of_many_processes(monkeypatch):
+    for name, value in {**JOB, **FIRST, "SLURM_STEP_ID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    environment = cluster_environment()
+    assert environment is not None
+    assert environment.world_size() == 4
