@@ -46,10 +46,8 @@ def main(cfg: DictConfig) -> float | None:
             predict_files(run_dir, predictor, options.plain(cfg)["images"], cfg.images_as, cfg.unsure_below)
             run_dir.write_config(options.plain(cfg), str(device))
             return None
-        own_data, same_images = options.evaluated_data(cfg)
+        own_data, same_images = options.evaluated_data(cfg, predictor.preprocessing)
         check_unseen(paths, cfg.data, cfg.split, own_data)
-        if not own_data:
-            options.adapt_data(cfg, predictor.preprocessing)
         config = options.plain(cfg)["data"]
         class_map = config.pop("class_map")
         data = instantiate(config, _convert_="all")

@@ -187,7 +187,7 @@ def check_corruption(cfg: DictConfig) -> None:
         raise ValueError(f"by={cfg.by} is for a data set whose classes are known: leave out images")
 
 
-def adapt_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None:
+def _adapt_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None:
     """Has image files that evaluate.py was given be read as those that the checkpoint was trained on.
 
     Of a folder that no checkpoint was trained on, and that has no test part, all images are test images. Options that
@@ -204,9 +204,13 @@ def adapt_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None:
         cfg.data.test_fraction = 1.0
 
 
-def evaluated_data(cfg: DictConfig) -> tuple[bool, bool]:
+def evaluated_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> tuple[bool, bool]:
     """Whether evaluate.py evaluates on the checkpoint's own data, perhaps with some options changed; and whether no
-    option changes which images these are. A ValueError says that there is no such split or that data are missing."""
+    option changes which images these are.
+
+    Other data are read as the checkpoint's (``_adapt_data``). A ValueError says that there is no such split or that data
+    are missing.
+    """
     from imgclf.evaluation.leakage import DIVISION, SOURCE  # lazy: it imports torch
 
     if cfg.split not in SPLITS:
@@ -217,7 +221,10 @@ def evaluated_data(cfg: DictConfig) -> tuple[bool, bool]:
         wanted = " ".join(f"{name}=..." for name in sorted(missing))
         raise ValueError(f"ckpt={cfg.ckpt} names a place on this machine and lies in no run folder: type {wanted}")
     same_images = typed_options().isdisjoint({"data", *(f"data.{name}" for name in SOURCE + DIVISION)})
-    return HydraConfig.get().runtime.choices["data"] == "checkpoint", same_images
+    own_data = HydraConfig.get().runtime.choices["data"] == "checkpoint"
+    if not own_data:
+        _adapt_data(cfg, preprocessing)
+    return own_data, same_images
 
 
 def typed_options() -> set[str]:

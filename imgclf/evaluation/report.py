@@ -15,15 +15,8 @@ from imgclf.evaluation.intervals import bootstrap_intervals
 from imgclf.evaluation.predictions import write_predictions
 from imgclf.evaluation.subgroups import report_subgroups
 from imgclf.evaluation.tables import PER_CLASS_COLUMNS, confusion_rows, per_class_rows
-from imgclf.figures.classification import (
-    find_mistakes,
-    plot_calibration,
-    plot_confusion_matrix,
-    plot_mistakes,
-    plot_precision_recall,
-    plot_risk_coverage,
-    plot_roc,
-)
+from imgclf.figures.classification import find_mistakes, plot_confusion_matrix, plot_mistakes
+from imgclf.figures.curves import plot_calibration, plot_precision_recall, plot_risk_coverage, plot_roc
 from imgclf.figures.dataset import plot_samples
 from imgclf.figures.style import encode_png, render
 from imgclf.inference.predictor import Predictor

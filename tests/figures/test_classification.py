@@ -5,15 +5,13 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, precision_
 
 from imgclf.data.datasets import ImageDataset
 from imgclf.figures.classification import (
-    plot_calibration,
     plot_confusion_matrix,
     plot_heat_maps,
     plot_label_issues,
     plot_mistakes,
-    plot_precision_recall,
     plot_predictions,
-    plot_roc,
 )
+from imgclf.figures.curves import plot_calibration, plot_precision_recall, plot_roc
 from imgclf.figures.style import BLUE, RED, render, shown_names, wrap_caption
 
 pytestmark = pytest.mark.draws
