@@ -1,6 +1,5 @@
 """The options of train.py and evaluate.py: those that no class of the library checks, and what depends on several."""
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Annotated, Any, Literal
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -208,8 +206,8 @@ def evaluated_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> tuple[b
     """Whether evaluate.py evaluates on the checkpoint's own data, perhaps with some options changed; and whether no
     option changes which images these are.
 
-    Other data are read as the checkpoint's (``_adapt_data``). A ValueError says that there is no such split or that data
-    are missing.
+    Other data are read as the checkpoint's (``_adapt_data``). A ValueError says that there is no such split or that
+    data are missing.
     """
     from imgclf.evaluation.leakage import DIVISION, SOURCE  # lazy: it imports torch
 
@@ -230,28 +228,3 @@ def evaluated_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> tuple[b
 def typed_options() -> set[str]:
     """The names of the options on the command line."""
     return {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
-
-
-def repeated(arguments: list[str], conf: Path) -> list[str]:
-    """The command line, completed where it repeats a run: --config-path RUN --config-name config.
-
-    RUN/config.yaml has every option of the run but those of Hydra itself, which are taken from the file ``conf``: above
-    all that the run gets a folder of its own.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-path", "-cp", type=Path)
-    parser.add_argument("--config-name", "-cn", default="config")
-    given, rest = parser.parse_known_args(arguments)
-    name = given.config_name.removesuffix(".yaml")
-    file = given.config_path and given.config_path.absolute() / f"{name}.yaml"
-    if not file or not file.is_file() or "defaults" in OmegaConf.load(file):
-        return arguments
-    own: Any = OmegaConf.to_container(OmegaConf.load(conf).hydra)
-    values = {"run.dir": own["run"]["dir"], "sweep.dir": own["sweep"]["dir"], "sweep.subdir": own["sweep"]["subdir"]}
-    options = [
-        *("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"),
-        f"hydra.sweeper._target_={own['sweeper']['_target_']}",
-        *(f"hydra.{name}={QuotedString(value, Quote.single).with_quotes()}" for name, value in values.items()),
-    ]
-    flags = ["--config-path", str(file.parent), "--config-name", name]
-    return [*flags, *(option for option in options if option not in rest), *rest]

@@ -1,5 +1,6 @@
-"""Options that are text, such as paths: they are typed as they are, and printed so that they can be pasted."""
+"""Words of the command line: text needs no second quotes, null means none; a run is continued or repeated."""
 
+import argparse
 import json
 import re
 import shlex
@@ -119,3 +120,28 @@ def _quote_each(values: str) -> str:
 def _quote(value: str) -> str:
     value = value.strip()
     return value if QUOTED.fullmatch(value) else QuotedString(value, Quote.single).with_quotes()
+
+
+def repeated(arguments: list[str], conf: Path) -> list[str]:
+    """The command line, completed where it repeats a run: --config-path RUN --config-name config.
+
+    RUN/config.yaml has every option of the run but those of Hydra itself, which are taken from the file ``conf``: above
+    all that the run gets a folder of its own.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-path", "-cp", type=Path)
+    parser.add_argument("--config-name", "-cn", default="config")
+    given, rest = parser.parse_known_args(arguments)
+    name = given.config_name.removesuffix(".yaml")
+    file = given.config_path and given.config_path.absolute() / f"{name}.yaml"
+    if not file or not file.is_file() or "defaults" in OmegaConf.load(file):
+        return arguments
+    own: Any = OmegaConf.to_container(OmegaConf.load(conf).hydra)
+    values = {"run.dir": own["run"]["dir"], "sweep.dir": own["sweep"]["dir"], "sweep.subdir": own["sweep"]["subdir"]}
+    options = [
+        *("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"),
+        f"hydra.sweeper._target_={own['sweeper']['_target_']}",
+        *(f"hydra.{name}={QuotedString(value, Quote.single).with_quotes()}" for name, value in values.items()),
+    ]
+    flags = ["--config-path", str(file.parent), "--config-name", name]
+    return [*flags, *(option for option in options if option not in rest), *rest]
