@@ -14,11 +14,13 @@ from skimage.morphology import disk, skeletonize
 from skimage.transform import resize
 
 from imgclf.imaging.ruled_lines import find_ruled_lines, remove_frame
+from imgclf.imaging.ruling import ruling_strength
 
 SEARCH_SIZE = 192  # pixels of the longer side of the picture that ink is searched in
 MNIST_SIZE, MNIST_BOX = 28, 20  # pixels, the sides of MNIST's images and of the box that holds their digits
 MNIST_STROKE_WIDTH = 2.6  # pixels; thinner strokes are thickened to it
 MIN_CONTRAST = 0.12  # of ink, relative to the paper; anything fainter is not ink
+ON_LINE = 1.1  # times a line's strength is taken off the ink on it
 CLOSE_LOOK_BELOW = 0.4  # a digit smaller than this share of the picture is searched again in a part of the picture
 NO_INK, SEVERAL_DIGITS = "no ink found", "several digits"
 
@@ -90,7 +92,11 @@ def _search(photo: np.ndarray, known_lines: np.ndarray | None = None) -> _Search
         known_lines: frames and lines that were found before, bool, of any size; a part of a picture shows them cut off.
     """
     ink = ink_strength(photo)
+    ruling = ruling_strength(ink)
+    ruled = ruling > 0
     smooth = ndimage.gaussian_filter(ink, 0.7)
+    everything = smooth
+    smooth = np.where(ruled, (smooth - ON_LINE * ruling).clip(0), smooth)
     strongest = np.quantile(smooth, 0.998)
     noise = 1.4826 * np.median(np.abs(smooth - np.median(smooth)))
     nothing = np.zeros(ink.shape, bool)
@@ -99,6 +105,9 @@ def _search(photo: np.ndarray, known_lines: np.ndarray | None = None) -> _Search
     high = max(threshold_otsu(smooth.clip(0, strongest)), 0.35 * strongest, 0.7 * MIN_CONTRAST)
     mask = apply_hysteresis_threshold(smooth, 0.6 * high, high)
     faint = smooth > max(0.2 * strongest, np.median(smooth) + 4 * noise)
+    if ruled.any():  # strokes go on where they cross a line
+        dark = everything > 0.6 * high
+        mask |= ndimage.binary_closing(np.pad(mask, 4), disk(3))[4:-4, 4:-4] & ruled & dark
     lines = find_ruled_lines(faint) | find_ruled_lines(mask)
     if lines.any() and np.median(smooth[lines]) < 0.5 * strongest:  # most ruled lines are fainter than the ink
         mask &= apply_hysteresis_threshold(smooth, 0.48 * strongest, 0.6 * strongest)

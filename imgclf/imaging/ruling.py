@@ -1,0 +1,65 @@
+"""Estimates the ruling of a sheet: how much light its printed lines take, so that it can be taken off the ink."""
+
+import numpy as np
+from scipy import ndimage
+
+MAX_SLOPE, SLOPES = 0.07, 15  # of a line against the picture's side, and how many are tried
+MAX_BOW, BOWS = 4, 5  # pixels that the ends of a line lie above or below its middle
+COVERED = 0.62  # share of a side that a line covers at least; no stroke of a digit does
+END = 0.1  # share of a side that counts as its end; a line reaches one, and strokes of a digit seldom do
+MIN_LEVEL = 0.025  # of a line's ink strength; fainter ones do no harm
+
+
+def ruling_strength(ink: np.ndarray) -> np.ndarray:
+    """The ink strength of printed lines in both directions; float (h, w), 0 where no line is.
+
+    A line is straight or slightly bowed, runs along most of the picture and has one strength. What is darker than that
+    at the same place is ink.
+
+    Args:
+        ink: float (h, w), as ``handwriting.ink_strength`` gives it.
+    """
+    if min(ink.shape) < 16:
+        return np.zeros_like(ink)
+    return np.maximum(_horizontal_lines(ink), _horizontal_lines(ink.T).T)
+
+
+def _horizontal_lines(ink: np.ndarray) -> np.ndarray:
+    height, width = ink.shape
+    # Neighbours stand in for each other, since a line is not exactly a parabola and may be dotted.
+    near = ndimage.maximum_filter(ndimage.uniform_filter1d(ink, 5, axis=1), (3, 1))
+    columns = np.arange(0, width, max(1, width // 48))
+    best, best_score = np.zeros(width, int), -1.0
+    x = np.linspace(-1, 1, width)
+    for slope in np.linspace(-MAX_SLOPE, MAX_SLOPE, SLOPES):
+        for bow in np.linspace(-MAX_BOW, MAX_BOW, BOWS):
+            shift = np.round(slope * width / 2 * x + bow * x**2).astype(int)
+            level = _levels(_shifted(near[:, columns], shift[columns]))
+            if (score := float((level**2).sum())) > best_score:
+                best, best_score = shift, score
+    straight = _shifted(near, best)
+    level = _levels(straight)
+    end = max(3, round(END * width))
+    at_ends = np.stack([_above_paper(np.median(part, 1)) for part in (straight[:, :end], straight[:, -end:])])
+    _, lines = ndimage.label(np.minimum(level, at_ends.max(0)) > MIN_LEVEL)
+    level = np.minimum(level, 1.5 * (at_ends.max(0) if lines > 2 else at_ends.min(0)))
+    level[level < MIN_LEVEL] = 0
+    rows = np.arange(height)[:, None] - best
+    return np.where((rows >= 0) & (rows < height), level[rows.clip(0, height - 1)], 0)
+
+
+def _shifted(picture: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Every column moved up by its shift."""
+    rows = (np.arange(len(picture))[:, None] + shift).clip(0, len(picture) - 1)
+    return np.take_along_axis(picture, rows, 0)
+
+
+def _levels(straight: np.ndarray) -> np.ndarray:
+    """What every row takes of the light along ``COVERED`` of its length, more than the paper beside it."""
+    kept = round((1 - COVERED) * straight.shape[1])
+    return _above_paper(np.partition(straight, kept, 1)[:, kept])
+
+
+def _above_paper(profile: np.ndarray) -> np.ndarray:
+    size = max(9, len(profile) // 4)
+    return (profile - ndimage.percentile_filter(profile, 25, size=size, mode="nearest")).clip(0)
