@@ -14,13 +14,14 @@ from skimage.morphology import disk, skeletonize
 from skimage.transform import resize
 
 from imgclf.imaging.ruled_lines import find_ruled_lines, remove_frame
-from imgclf.imaging.ruling import ruling_strength
+from imgclf.imaging.ruling import MIN_LEVEL, ruling_strength
 
 SEARCH_SIZE = 192  # pixels of the longer side of the picture that ink is searched in
 MNIST_SIZE, MNIST_BOX = 28, 20  # pixels, the sides of MNIST's images and of the box that holds their digits
 MNIST_STROKE_WIDTH = 2.6  # pixels; thinner strokes are thickened to it
 MIN_CONTRAST = 0.12  # of ink, relative to the paper; anything fainter is not ink
 ON_LINE = 1.1  # times a line's strength is taken off the ink on it
+LINE_REMAINS = 0.6  # ink is stronger than this share of the strongest line; less may be what is left of lines
 CLOSE_LOOK_BELOW = 0.4  # a digit smaller than this share of the picture is searched again in a part of the picture
 NO_INK, SEVERAL_DIGITS = "no ink found", "several digits"
 
@@ -44,12 +45,14 @@ class _Search:
 
     Attributes:
         ink: bool (h, w), the digit's ink.
-        lines: bool (h, w), frames and ruled lines.
+        lines: bool (h, w), frames and ruled lines whose pixels are no ink.
+        ruling: float (h, w), the strength of ruled lines, which was taken off the ink.
         fault: as of ``Digit``.
     """
 
     ink: np.ndarray
     lines: np.ndarray
+    ruling: np.ndarray
     fault: str | None = None
 
 
@@ -79,52 +82,55 @@ def read_digit(photo: np.ndarray) -> Digit:
         bottom, right = int(rows[-1] + 1 + margin), int(columns[-1] + 1 + margin)
         scale = photo.shape[0] / ink.shape[0]
         cut = photo[int(top * scale) : int(bottom * scale), int(left * scale) : int(right * scale)]
-        closer = _search(cut, search.lines[top:bottom, left:right])
+        part = np.s_[top:bottom, left:right]
+        closer = _search(cut, _Search(ink[part], search.lines[part], search.ruling[part]))
         ink = ink if closer.fault else closer.ink
     return Digit(to_mnist(ink))
 
 
-def _search(photo: np.ndarray, known_lines: np.ndarray | None = None) -> _Search:
+def _search(photo: np.ndarray, known: _Search | None = None) -> _Search:
     """Searches a photograph for the ink of one digit.
 
     Args:
         photo: as of ``read_digit``.
-        known_lines: frames and lines that were found before, bool, of any size; a part of a picture shows them cut off.
+        known: what a search of the whole picture found in this part, which shows its lines cut off.
     """
     ink = ink_strength(photo)
     ruling = ruling_strength(ink)
-    ruled = ruling > 0
-    smooth = ndimage.gaussian_filter(ink, 0.7)
-    everything = smooth
-    smooth = np.where(ruled, (smooth - ON_LINE * ruling).clip(0), smooth)
+    if known is not None:
+        ruling = np.maximum(ruling, resize(known.ruling, ink.shape, order=1))
+    ruled = ruling > MIN_LEVEL
+    with_lines = ndimage.gaussian_filter(ink, 0.7)
+    smooth = np.where(ruled, (with_lines - ON_LINE * ruling).clip(0), with_lines)
     strongest = np.quantile(smooth, 0.998)
-    noise = 1.4826 * np.median(np.abs(smooth - np.median(smooth)))
+    paper = smooth[~ruled] if ruled.mean() < 0.9 else smooth
+    noise = 1.4826 * np.median(np.abs(paper - np.median(paper)))
     nothing = np.zeros(ink.shape, bool)
-    if strongest < max(MIN_CONTRAST, np.median(smooth) + 6 * noise):
-        return _Search(nothing, nothing, NO_INK)
+    if strongest < max(MIN_CONTRAST, np.median(paper) + 6 * noise, LINE_REMAINS * ruling.max()):
+        return _Search(nothing, nothing, ruling, NO_INK)
     high = max(threshold_otsu(smooth.clip(0, strongest)), 0.35 * strongest, 0.7 * MIN_CONTRAST)
     mask = apply_hysteresis_threshold(smooth, 0.6 * high, high)
     faint = smooth > max(0.2 * strongest, np.median(smooth) + 4 * noise)
     if ruled.any():  # strokes go on where they cross a line
-        dark = everything > 0.6 * high
+        dark = with_lines > 0.6 * high
         mask |= ndimage.binary_closing(np.pad(mask, 4), disk(3))[4:-4, 4:-4] & ruled & dark
     lines = find_ruled_lines(faint) | find_ruled_lines(mask)
     if lines.any() and np.median(smooth[lines]) < 0.5 * strongest:  # most ruled lines are fainter than the ink
         mask &= apply_hysteresis_threshold(smooth, 0.48 * strongest, 0.6 * strongest)
     lines |= mask & ~remove_frame(mask)
-    if known_lines is not None:
-        lines |= resize(known_lines.astype(np.float32), ink.shape, order=1) > 0.5
+    if known is not None:
+        lines |= resize(known.lines.astype(np.float32), ink.shape, order=1) > 0.5
     mask &= ~lines
     parts = _digit_parts(mask)
     if not parts:
-        return _Search(nothing, lines, NO_INK)
+        return _Search(nothing, lines, ruling, NO_INK)
     digit, others = parts[0], [part for part in parts[1:] if not _touches_border(part, mask.shape)]
     if any(_is_another_digit(other, digit) for other in others):
-        return _Search(nothing, lines, SEVERAL_DIGITS)
+        return _Search(nothing, lines, ruling, SEVERAL_DIGITS)
     chosen = np.zeros_like(mask)
     for part in [digit, *(other for other in others if _is_piece(other, digit))]:
         chosen[part.slice] |= part.image
-    return _Search(chosen & mask, lines)
+    return _Search(chosen & mask, lines, ruling)
 
 
 def ink_strength(photo: np.ndarray) -> np.ndarray:

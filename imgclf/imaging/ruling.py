@@ -6,6 +6,7 @@ from scipy import ndimage
 MAX_SLOPE, SLOPES = 0.07, 15  # of a line against the picture's side, and how many are tried
 MAX_BOW, BOWS = 4, 5  # pixels that the ends of a line lie above or below its middle
 COVERED = 0.62  # share of a side that a line covers at least; no stroke of a digit does
+MAX_THICKNESS = 10  # pixels; what is thicker is a stroke or a shadow
 END = 0.1  # share of a side that counts as its end; a line reaches one, and strokes of a digit seldom do
 MIN_LEVEL = 0.025  # of a line's ink strength; fainter ones do no harm
 
@@ -28,24 +29,30 @@ def _horizontal_lines(ink: np.ndarray) -> np.ndarray:
     height, width = ink.shape
     # Neighbours stand in for each other, since a line is not exactly a parabola and may be dotted.
     near = ndimage.maximum_filter(ndimage.uniform_filter1d(ink, 5, axis=1), (3, 1))
-    columns = np.arange(0, width, max(1, width // 48))
-    best, best_score = np.zeros(width, int), -1.0
     x = np.linspace(-1, 1, width)
-    for slope in np.linspace(-MAX_SLOPE, MAX_SLOPE, SLOPES):
-        for bow in np.linspace(-MAX_BOW, MAX_BOW, BOWS):
-            shift = np.round(slope * width / 2 * x + bow * x**2).astype(int)
-            level = _levels(_shifted(near[:, columns], shift[columns]))
-            if (score := float((level**2).sum())) > best_score:
-                best, best_score = shift, score
+    curve = np.zeros(width)
+    for size in (1, 0.25):  # the second time in small steps around what the first time found
+        slopes, bows = np.linspace(-size, size, SLOPES if size == 1 else 5), np.linspace(-size, size, BOWS)
+        curves = curve + slopes[:, None, None] * MAX_SLOPE * width / 2 * x + bows[:, None] * MAX_BOW * x**2
+        curve = _sharpest(near, curves.reshape(-1, width))
+    best = np.round(curve).astype(int)
     straight = _shifted(near, best)
-    level = _levels(straight)
+    level = _thin(_profile(straight))
     end = max(3, round(END * width))
-    at_ends = np.stack([_above_paper(np.median(part, 1)) for part in (straight[:, :end], straight[:, -end:])])
+    at_ends = np.stack([_thin(np.median(part, 1)) for part in (straight[:, :end], straight[:, -end:])])
     _, lines = ndimage.label(np.minimum(level, at_ends.max(0)) > MIN_LEVEL)
     level = np.minimum(level, 1.5 * (at_ends.max(0) if lines > 2 else at_ends.min(0)))
     level[level < MIN_LEVEL] = 0
     rows = np.arange(height)[:, None] - best
     return np.where((rows >= 0) & (rows < height), level[rows.clip(0, height - 1)], 0)
+
+
+def _sharpest(picture: np.ndarray, curves: np.ndarray) -> np.ndarray:
+    """The one of curves, float (n, w), along which the picture's lines stand out most."""
+    columns = np.arange(0, picture.shape[1], max(1, picture.shape[1] // 32))
+    few = picture[:, columns]
+    profiles = np.stack([_profile(_shifted(few, curve)) for curve in np.round(curves[:, columns]).astype(int)])
+    return curves[np.square(_thin(profiles)).sum(1).argmax()]
 
 
 def _shifted(picture: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -54,12 +61,12 @@ def _shifted(picture: np.ndarray, shift: np.ndarray) -> np.ndarray:
     return np.take_along_axis(picture, rows, 0)
 
 
-def _levels(straight: np.ndarray) -> np.ndarray:
-    """What every row takes of the light along ``COVERED`` of its length, more than the paper beside it."""
+def _profile(straight: np.ndarray) -> np.ndarray:
+    """What every row takes of the light along ``COVERED`` of its length or more."""
     kept = round((1 - COVERED) * straight.shape[1])
-    return _above_paper(np.partition(straight, kept, 1)[:, kept])
+    return np.partition(straight, kept, 1)[:, kept]
 
 
-def _above_paper(profile: np.ndarray) -> np.ndarray:
-    size = max(9, len(profile) // 4)
-    return (profile - ndimage.percentile_filter(profile, 25, size=size, mode="nearest")).clip(0)
+def _thin(profiles: np.ndarray) -> np.ndarray:
+    """What lines add to profiles, float (..., h): neither the paper around them nor thick strokes and shadows."""
+    return profiles - ndimage.grey_opening(profiles, (*[1] * (profiles.ndim - 1), MAX_THICKNESS))
