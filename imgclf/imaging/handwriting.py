@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import cKDTree
 from skimage.filters import apply_hysteresis_threshold, threshold_otsu
 from skimage.measure import label, regionprops
 from skimage.morphology import disk, skeletonize
@@ -19,7 +20,7 @@ from imgclf.imaging.ruling import MIN_LEVEL, ruling_strength
 SEARCH_SIZE = 192  # pixels of the longer side of the picture that ink is searched in
 MNIST_SIZE, MNIST_BOX = 28, 20  # pixels, the sides of MNIST's images and of the box that holds their digits
 MNIST_STROKE_WIDTH = 2.6  # pixels; thinner strokes are thickened to it
-MIN_CONTRAST = 0.12  # of ink, relative to the paper; anything fainter is not ink
+MIN_CONTRAST = 0.1  # of ink, relative to the paper; anything fainter is not ink
 ON_LINE = 1.1  # times a line's strength is taken off the ink on it
 LINE_REMAINS = 0.6  # ink is stronger than this share of the strongest line; less may be what is left of lines
 CLOSE_LOOK_BELOW = 0.4  # a digit smaller than this share of the picture is searched again in a part of the picture
@@ -115,7 +116,9 @@ def _search(photo: np.ndarray, known: _Search | None = None) -> _Search:
         dark = with_lines > 0.6 * high
         mask |= ndimage.binary_closing(np.pad(mask, 4), disk(3))[4:-4, 4:-4] & ruled & dark
     lines = find_ruled_lines(faint) | find_ruled_lines(mask)
-    if lines.any() and np.median(smooth[lines]) < 0.5 * strongest:  # most ruled lines are fainter than the ink
+    if (
+        lines.any() and not ruled.any() and np.median(smooth[lines]) < 0.5 * strongest
+    ):  # most ruled lines are fainter than the ink
         mask &= apply_hysteresis_threshold(smooth, 0.48 * strongest, 0.6 * strongest)
     lines |= mask & ~remove_frame(mask)
     if known is not None:
@@ -202,8 +205,16 @@ def _is_another_digit(other, digit) -> bool:
     other_top, other_left, other_bottom, other_right = other.bbox
     if other_bottom - other_top < 0.6 * (bottom - top) or other.area < 0.25 * digit.area:
         return False
+    if _gap(other, digit) < 0.06 * _size(digit):  # the flag of a 1 apart from its stem
+        return False
     overlap = min(right, other_right) - max(left, other_left)
     return overlap < 0.2 * min(right - left, other_right - other_left)
+
+
+def _gap(other, digit) -> float:
+    """Pixels between the nearest points of two parts."""
+    distances, _ = cKDTree(digit.coords).query(other.coords)
+    return float(distances.min())
 
 
 def _is_piece(other, digit) -> bool:

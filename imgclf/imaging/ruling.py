@@ -37,7 +37,9 @@ def _horizontal_lines(ink: np.ndarray) -> np.ndarray:
         curve = _sharpest(near, curves.reshape(-1, width))
     best = np.round(curve).astype(int)
     straight = _shifted(near, best)
-    level = _thin(_profile(straight))
+    profile = _profile(straight)
+    level = _thin(profile)
+    level[level < profile - level] = 0  # a line lies on paper, and not on a dark desk
     end = max(3, round(END * width))
     at_ends = np.stack([_thin(np.median(part, 1)) for part in (straight[:, :end], straight[:, -end:])])
     _, lines = ndimage.label(np.minimum(level, at_ends.max(0)) > MIN_LEVEL)
