@@ -1,7 +1,8 @@
 """predictions.csv: the answer to every image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from imgclf.core.text import printable
 from imgclf.inference.predictor import Prediction
@@ -17,6 +18,7 @@ def write_predictions(
     labels: Sequence[int | None],
     predictions: Sequence[Prediction],
     probabilities: Sequence[Sequence[float] | None],
+    more: Mapping[str, Sequence[Any]] | None = None,
 ) -> Path:
     """Writes predictions.csv, a row for each of N images: ``PREDICTION_COLUMNS``, then p(NAME) for every class.
 
@@ -27,6 +29,7 @@ def write_predictions(
         labels: the true class of each image; None where it is unknown.
         predictions: the answer to each image; one without a class says why in its class_name.
         probabilities: those of all classes, for each image; None where there is no answer.
+        more: columns that come last, with a value for each image.
 
     Returns:
         The table's path.
@@ -37,4 +40,7 @@ def write_predictions(
         probability = None if given.probability is None else f"{given.probability:.6f}"
         row = (printable(file), label, name, given.predicted, given.class_name, probability)
         rows.append([*row, *([None] * len(class_names) if shares is None else (f"{share:.6f}" for share in shares))])
-    return run_dir.write_csv("predictions.csv", [*PREDICTION_COLUMNS, *(f"p({name})" for name in class_names)], rows)
+    more = more or {}
+    rows = [[*row, *(column[i] for column in more.values())] for i, row in enumerate(rows)]
+    header = [*PREDICTION_COLUMNS, *(f"p({name})" for name in class_names), *more]
+    return run_dir.write_csv("predictions.csv", header, rows)

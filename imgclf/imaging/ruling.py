@@ -34,7 +34,7 @@ def _horizontal_lines(ink: np.ndarray) -> np.ndarray:
     for size in (1, 0.25):  # the second time in small steps around what the first time found
         slopes, bows = np.linspace(-size, size, SLOPES if size == 1 else 5), np.linspace(-size, size, BOWS)
         curves = curve + slopes[:, None, None] * MAX_SLOPE * width / 2 * x + bows[:, None] * MAX_BOW * x**2
-        curve = _sharpest(ink, curves.reshape(-1, width))
+        curve = _sharpest(near, curves.reshape(-1, width))
     best = np.round(curve).astype(int)
     straight = _shifted(near, best)
     profile = _profile(straight)
@@ -53,8 +53,12 @@ def _sharpest(picture: np.ndarray, curves: np.ndarray) -> np.ndarray:
     """The one of curves, float (n, w), along which the picture's lines stand out most."""
     columns = np.arange(0, picture.shape[1], max(1, picture.shape[1] // 32))
     few = picture[:, columns]
-    profiles = np.stack([_shifted(few, curve).mean(1) for curve in np.round(curves[:, columns]).astype(int)])
-    return curves[np.square(_thin(profiles)).sum(1).argmax()]
+    scores = []
+    for curve in np.round(curves[:, columns]).astype(int):
+        straight = _shifted(few, curve)
+        # The mean decides between curves that agree along ``COVERED``.
+        scores.append(np.square(_thin(np.stack([_profile(straight), straight.mean(1)]))).sum())
+    return curves[np.argmax(scores)]
 
 
 def _shifted(picture: np.ndarray, shift: np.ndarray) -> np.ndarray:
