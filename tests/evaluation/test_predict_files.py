@@ -114,3 +114,12 @@ def test_photographs_are_for_networks_of_digits(run, train, script, tiny_data, t
         in script("evaluate.py", ckpt, "images=a.png", "images_as=photo").error
     )
     assert script("evaluate.py", ckpt, "images=a.png", "hydra.run.dir=seen").code == 0
+
+
+def test_several_digits_need_images_and_a_network_that_reads_handwriting(run, script, tmp_path):
+    Image.new("L", (60, 60), 255).save(tmp_path / "page.png")
+    ckpt = f"ckpt={run}/checkpoints/best.ckpt"
+    for options in ([f"images='{tmp_path / 'page.png'}'"], []):
+        result = script("evaluate.py", ckpt, *options, "several=true")
+        assert result.code == 1
+        assert "several=true" in result.err
