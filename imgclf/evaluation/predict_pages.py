@@ -20,7 +20,6 @@ from imgclf.runs.run_dir import RunDir
 
 SHOWN_PAGES = 20  # drawn with boxes
 BOX_COLUMNS = ["left", "top", "right", "bottom"]
-Box = tuple[int, int, int, int]
 
 
 def predict_pages(
@@ -81,7 +80,7 @@ def predict_pages(
 
 def _predict_page(
     predictor: Predictor, page: Image.Image, unsure_below: float
-) -> list[tuple[Prediction, list[float], Box]]:
+) -> list[tuple[Prediction, list[float], tuple[int, ...]]]:
     """The answer to each digit, its probabilities and its box."""
     factor = max(1, max(page.size) // (3 * PAGE_SIZE))
     digits = find_digits(np.asarray(page.reduce(factor) if factor > 1 else page))

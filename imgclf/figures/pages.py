@@ -9,9 +9,7 @@ from matplotlib.patches import Rectangle
 from imgclf.figures.style import RED, shorten
 
 
-def plot_page(
-    page: np.ndarray, boxes: Sequence[tuple[int, int, int, int]], answers: Sequence[str], title: str
-) -> Figure:
+def plot_page(page: np.ndarray, boxes: Sequence[tuple[int, ...]], answers: Sequence[str], title: str) -> Figure:
     """Shows a page, uint8 (H, W, 3), and each box (left, top, right, bottom) with its answer above it."""
     height, width = page.shape[:2]
     scale = 8 / max(height, width)

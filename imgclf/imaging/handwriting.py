@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from skimage.measure import label, regionprops
 from skimage.morphology import disk, skeletonize
 from skimage.transform import resize
@@ -129,7 +129,7 @@ def _is_another_digit(other, digit) -> bool:
 
 def _gap(other, digit) -> float:
     """Pixels between the nearest points of two parts."""
-    distances, _ = cKDTree(digit.coords).query(other.coords)
+    distances, _ = KDTree(digit.coords).query(other.coords)
     return float(distances.min())
 
 
