@@ -43,7 +43,8 @@ def main(cfg: DictConfig) -> float | None:
     predictor.use_tta(cfg.tta, instantiate(cfg.augmentation))
     with RunDir(HydraConfig.get().runtime.output_dir, log="evaluate.log") as run_dir:
         if cfg.images:
-            predict_files(run_dir, predictor, options.plain(cfg)["images"], cfg.images_as, cfg.unsure_below)
+            images = options.plain(cfg)["images"]
+            predict_files(run_dir, predictor, images, cfg.images_as, cfg.unsure_below, cfg.several)
             run_dir.write_config(options.plain(cfg), str(device))
             return None
         own_data, same_images = options.evaluated_data(cfg, predictor.preprocessing)

@@ -172,13 +172,15 @@ def offer_checkpoint_data(words: Sequence[str]) -> None:
 
 
 def check_corruption(cfg: DictConfig) -> None:
-    """Raises ValueError if evaluate.py's corruption is unknown, or if it or by= stands beside images=."""
+    """Raises ValueError for an unknown corruption, for it or by= beside images=, and for several= without images."""
     from imgclf.transforms.corruptions import CORRUPTIONS, SEVERITIES  # lazy: it imports torch
 
     if cfg.corruption not in (None, "all", *CORRUPTIONS):
         raise ValueError(f"corruption={cfg.corruption}: choose all, or one of {', '.join(CORRUPTIONS)}")
     if cfg.severity not in SEVERITIES:
         raise ValueError(f"severity={cfg.severity}: give a whole number from 1 to 5")
+    if cfg.several and not cfg.images:
+        raise ValueError("several=true: it is for images; give images=PATH too")
     if cfg.corruption and cfg.images:
         raise ValueError(f"corruption={cfg.corruption} is for a data set whose classes are known: leave out images")
     if cfg.by and cfg.images:

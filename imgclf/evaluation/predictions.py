@@ -1,6 +1,6 @@
 """predictions.csv: the answer to every image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ def prediction_table(
     labels: Sequence[int | None],
     predictions: Sequence[Prediction],
     probabilities: Sequence[Sequence[float] | None],
+    more: Mapping[str, Sequence[Any]] | None = None,
 ) -> tuple[list[str], list[list[Any]]]:
     """The columns ``PREDICTION_COLUMNS``, then p(NAME) for every class; and a row for each of N images.
 
@@ -31,6 +32,7 @@ def prediction_table(
         labels: the true class of each image; None where it is unknown.
         predictions: the answer to each image; one without a class says why in its class_name.
         probabilities: those of all classes, for each image; None where there is no answer.
+        more: columns that come last, with a value for each image.
     """
     rows = []
     for file, label, given, shares in zip(files, labels, predictions, probabilities, strict=True):
@@ -38,4 +40,6 @@ def prediction_table(
         probability = None if given.probability is None else f"{given.probability:.6f}"
         row = (printable(file), label, name, given.predicted, given.class_name, probability)
         rows.append([*row, *([None] * len(class_names) if shares is None else (f"{share:.6f}" for share in shares))])
-    return [*PREDICTION_COLUMNS, *(f"p({name})" for name in class_names)], rows
+    more = more or {}
+    rows = [[*row, *(column[i] for column in more.values())] for i, row in enumerate(rows)]
+    return [*PREDICTION_COLUMNS, *(f"p({name})" for name in class_names), *more], rows
