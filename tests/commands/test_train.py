@@ -79,7 +79,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     assert result.code == 0, result.err
     run = tmp_path / "run"
     values = json.loads((run / "metrics.json").read_text())
-    names = (*METRICS, "auroc", "calibration_error")
+    names = (*METRICS, "auroc", "calibration_error", *(f"accuracy_at_{percent}" for percent in (80, 90, 95)))
     expected = {f"{split}/{name}" for split in ("train", "val", "test") for name in names}
     assert set(values) == expected | {*TIMES, "best_epoch", "epochs"}
     assert values["epochs"] == 3
