@@ -44,7 +44,8 @@ def test_a_binary_run_and_its_evaluation(train, script, tiny_data, tmp_path):
         assert {f"{split}/{name}" for name in METRICS + BINARY_METRICS} <= set(metrics)
     assert "specificity" in result.out
     figures = {path.stem for path in (run / "figures").iterdir()}
-    drawn = {"data", "samples", "curves", "calibration", "confusion_matrix", "mistakes", "roc", "precision_recall"}
+    drawn = {"data", "samples", "curves", "calibration", "risk_coverage", "confusion_matrix", "mistakes"}
+    drawn |= {"roc", "precision_recall"}
     assert figures == drawn
 
     predictor = load(run / "checkpoints" / "best.ckpt")

@@ -120,7 +120,8 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     assert {"train/loss", "val/accuracy", "step/loss", "lr", "images_per_second", "result/test/accuracy"} <= set(
         scalars
     )
-    assert events.Tags()["images"] == ["samples", "curves", "data", "confusion_matrix", "mistakes", "calibration"]
+    drawn = ["samples", "curves", "data", "confusion_matrix", "mistakes", "calibration", "risk_coverage"]
+    assert events.Tags()["images"] == drawn
     assert "_hparams_/experiment" in events.summary_metadata
     shown = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"data/variation" in shown
