@@ -97,6 +97,7 @@ def load_weights(network: Network, weights: str | Path, class_names: Sequence[st
     if metadata and class_names and list(class_names) != metadata.get("class_names"):
         matched = {name: origin for name, origin in matched.items() if name not in head}
     taken = {name: _adapt(source[origin], own[name]) for name, origin in matched.items()}
+    network.reset_head()
     network.load_state_dict(taken, strict=False)
     if statistics:
         network.statistics = fit_statistics(*statistics, channels=network.init_args["image_shape"][0])

@@ -37,6 +37,15 @@ class Network(Rebuildable, nn.Module):
         """The modules that turn features into logits: by default, the last layer with weights."""
         return [module for module in self.modules() if next(module.parameters(recurse=False), None) is not None][-1:]
 
+    def reset_head(self) -> None:
+        """Draws the head's linear layers anew, as torch does.
+
+        Some zoos draw them for a thousand classes: with one logit, they would begin with a loss of 4 or more.
+        """
+        for module in (module for part in self.get_head() for module in part.modules()):
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+
     def get_body(self) -> list[nn.Parameter]:
         """The weights of everything but the head."""
         head = {id(parameter) for module in self.get_head() for parameter in module.parameters()}

@@ -63,6 +63,7 @@ class TimmNetwork(Network):
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"name={name}: it does not take images of {tuple(image_shape)} ({reason})") from error
         self.network.train()
+        self.reset_head()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)

@@ -59,6 +59,7 @@ class TorchvisionNetwork(Network):
         self.published_statistics = _statistics(name, "DEFAULT")
         if weights is not None:
             _load_pretrained(self.network, name, weights)
+            self.reset_head()
             self.statistics = fit_statistics(*_statistics(name, weights), channels=image_shape[0])
 
     def forward(self, images: Tensor) -> Tensor:
