@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from imgclf.core import rng
 from imgclf.core.metrics import EpochMetrics, decide, youden_threshold
-from imgclf.core.validation import Fraction, Seed, Temperature, checked
+from imgclf.core.validation import Fraction, Seed, Share, Temperature, checked
 from imgclf.models.losses import share_of_weight, without_state
 from imgclf.models.network import Network
 
@@ -49,7 +49,8 @@ class Classifier(pl.LightningModule):
         temperature: evaluation and prediction divide the logits by it (Guo et al. 2017): above 1, probabilities become
             less certain. "validation" chooses it on the validation images when training has ended.
         normalize: "dataset" normalises by ``mean`` and ``std`` or, for pretrained weights, by the ``statistics`` of the
-            network; "image" by the mean and deviation of each image.
+            network; "image" by the mean and deviation of each image. Weights that were trained with "image" keep it.
+        body_lr_factor: the share of the learning rate with which all layers but the head are trained.
         channels_last: keep weights and activations in this memory format, in which convolutions are faster.
         compile: the mode in which ``torch.compile`` compiles the network for training. "reduce-overhead" replays CUDA
             graphs, for networks so small that the GPU waits for Python.
@@ -78,14 +79,15 @@ class Classifier(pl.LightningModule):
         threshold: Fraction | Literal["validation"] = 0.5,
         temperature: Temperature | Literal["validation"] = 1.0,
         normalize: Normalization = "dataset",
+        body_lr_factor: Share = 1.0,
         channels_last: bool = True,
         compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__()
-        self.class_names, self.normalize, self.seed = list(class_names), normalize, seed
+        self.class_names, self.normalize, self.seed = list(class_names), network.normalize or normalize, seed
         self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
-        self.compile_mode = compile
+        self.compile_mode, self.body_lr_factor = compile, body_lr_factor
         self.chooses_threshold = threshold == "validation" and len(class_names) == 2
         self.chooses_temperature = temperature == "validation"
         self.network = network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
@@ -177,21 +179,39 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.parameters())
+        if self.body_lr_factor != 1:
+            self._slow_down_body(optimizer)
         if self.scheduler is None:
             return optimizer
         by_step = self.scheduler_interval == "step"
         length = int(self.trainer.estimated_stepping_batches if by_step else self.trainer.max_epochs or 1)
-        unset = {}
+        unset: dict[str, Any] = {}
         for name, least in (("total_steps", length), ("T_max", 1)):
             value = getattr(self.scheduler, "keywords", {}).get(name)  # where it is a partial
             if value is not None and (not isinstance(value, int) or value < least):
                 raise ValueError(f"{name}={value}: leave it out, or give a whole number from {least} up")
             if value is None and name in inspect.signature(self.scheduler).parameters:
                 unset[name] = length
+        peak = getattr(self.scheduler, "keywords", {}).get("max_lr")  # OneCycleLR's, which would be that of all groups
+        if self.body_lr_factor != 1 and isinstance(peak, int | float):
+            unset["max_lr"] = [*[peak * self.body_lr_factor] * (len(optimizer.param_groups) - 1), peak]
         scheduler = self.scheduler(optimizer, **unset)
         if isinstance(scheduler, ReduceLROnPlateau):
             raise ValueError("scheduler=ReduceLROnPlateau: it waits for a metric; use a schedule of fixed length")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.scheduler_interval}}
+
+    def _slow_down_body(self, optimizer: Optimizer) -> None:
+        """Splits the optimizer's parameters into those of the body, whose rate is lower, and those of the head."""
+        body = {id(parameter) for parameter in self.network.get_body()}
+        if len(optimizer.param_groups) > 1:
+            name = type(optimizer).__name__
+            raise ValueError(f"body_lr_factor={self.body_lr_factor}: {name} has groups of its own; use AdamW")
+        if body:
+            (group,) = optimizer.param_groups
+            head = [parameter for parameter in group["params"] if id(parameter) not in body]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) in body]
+            optimizer.add_param_group({**group, "params": head})
+            group["lr"] *= self.body_lr_factor
 
     def _count_pending(self, end_of_epoch: bool) -> None:
         """Checks the pending losses, adds the steps to the epoch's metrics, and logs those of this process's images."""
@@ -217,7 +237,7 @@ class Classifier(pl.LightningModule):
             self._train_metrics = {**self._metrics["train"].compute(threshold), "lr": values["step/lr"]}
 
     def _learning_rate(self) -> float:
-        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return float(self.trainer.optimizers[0].param_groups[-1]["lr"])  # the head's, where the body has another
 
     def _diverged(self, value: float, step: int, name: str) -> FloatingPointError:
         return FloatingPointError(
