@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -28,6 +29,11 @@ def weights(file) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", options("data"))
 def test_every_data_config(name, train, tmp_path):
     root = ["data.root=chest_xray"] if name == "image_folder" else []
+    if name == "amat":
+        random = np.random.default_rng(0)
+        rows = np.concatenate([random.random((200, 784)), random.integers(0, 10, (200, 1))], 1)
+        np.savetxt(tmp_path / "a.amat", rows, "%.4g")
+        root = ["data.train=a.amat", "data.test=a.amat", "data.val_images=50"]
     result = train(f"data={name}", *root, "data.batch_size=50", "model=mlp", "model.hidden=[8]", "hydra.run.dir=run")
     assert result.code == 0, result.err
     assert "best.ckpt" in result.out
