@@ -3,6 +3,7 @@
 python evaluate.py ckpt=DIR/checkpoints/best.ckpt                         the test images of its own data
 python evaluate.py ckpt=DIR/checkpoints/best.ckpt data.variation=rot      the same with another variation
 python evaluate.py ckpt=DIR/checkpoints/best.ckpt corruption=all          under noise, blur, fog and twelve more
+python evaluate.py ckpt=DIR/checkpoints/best.ckpt by=sex                  metrics for each value of a column
 python evaluate.py ckpt=DIR/checkpoints/best.ckpt images='photos/*.png'   images of your own
 python evaluate.py 'ckpt=[A,B]' tta=8 augmentation.affine.translate=0.04  the mean of networks, and of views
 """
@@ -42,13 +43,12 @@ def main(cfg: DictConfig) -> float | None:
     predictor.use_tta(cfg.tta, instantiate(cfg.augmentation))
     with RunDir(HydraConfig.get().runtime.output_dir, log="evaluate.log") as run_dir:
         if cfg.images:
-            predict_files(run_dir, predictor, options.plain(cfg)["images"], cfg.images_as, cfg.unsure_below)
+            images = options.plain(cfg)["images"]
+            predict_files(run_dir, predictor, images, cfg.images_as, cfg.unsure_below, cfg.several)
             run_dir.write_config(options.plain(cfg), str(device))
             return None
-        own_data, same_images = options.evaluated_data(cfg)
+        own_data, same_images = options.evaluated_data(cfg, predictor.preprocessing)
         check_unseen(paths, cfg.data, cfg.split, own_data)
-        if not own_data:
-            options.adapt_data(cfg, predictor.preprocessing)
         config = options.plain(cfg)["data"]
         class_map = config.pop("class_map")
         data = instantiate(config, _convert_="all")
@@ -57,9 +57,9 @@ def main(cfg: DictConfig) -> float | None:
             log.warning(note)
         for path in paths if same_images else ():
             warn_of_changed_data(path, data)
-        run_dir.write_config(options.plain(cfg), str(device))
         corruption = None if cfg.corruption == "all" else cfg.corruption
-        evaluation = evaluate(predictor, data, cfg.split, class_map, corruption, cfg.severity)
+        evaluation = evaluate(predictor, data, cfg.split, class_map, corruption, cfg.severity, cfg.by)
+        run_dir.write_config(options.plain(cfg), str(device))
         metrics = report_evaluation(run_dir, evaluation, predictor)
         if cfg.corruption == "all":
             report_corruptions(run_dir, evaluation, corrupted_accuracies(predictor, evaluation))

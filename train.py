@@ -24,6 +24,7 @@ def main(cfg: DictConfig) -> float | None:
 
     import lightning.pytorch as pl
 
+    from imgclf.checkpoints.weights import build_network
     from imgclf.core.device import choose_device, shorten_steps, use_threads
     from imgclf.models.classifier import num_logits
     from imgclf.models.losses import build_loss
@@ -48,7 +49,7 @@ def main(cfg: DictConfig) -> float | None:
         processes.prepare(data)
         data.setup("fit")
         size = {"image_shape": list(data.image_shape), "num_classes": num_logits(data.class_names)}
-        network = instantiate(cfg.model, **size, _convert_="all")
+        network = build_network(instantiate(cfg.model, **size, _partial_=True, _convert_="all"), data.class_names)
         classifier = instantiate(cfg.classifier, _partial_=True)(
             network,
             data.class_names,

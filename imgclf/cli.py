@@ -17,8 +17,7 @@ from omegaconf import OmegaConf
 
 from imgclf.core.files import write_file
 from imgclf.help import help_text
-from imgclf.options import repeated
-from imgclf.runs.command_line import null_groups, quote_text, read_dictionaries, resumed_words
+from imgclf.runs.command_line import null_groups, quote_text, read_dictionaries, repeated, resumed_words
 from imgclf.runs.errors import CONF, OPTIONS_ARE, one_line, unknown_choice
 from imgclf.runs.resume import MAY_CHANGE, flat
 from imgclf.runs.run_dir import JOB

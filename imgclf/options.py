@@ -1,6 +1,5 @@
 """The options of train.py and evaluate.py: those that no class of the library checks, and what depends on several."""
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Annotated, Any, Literal
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -174,18 +172,22 @@ def offer_checkpoint_data(words: Sequence[str]) -> None:
 
 
 def check_corruption(cfg: DictConfig) -> None:
-    """Raises ValueError if evaluate.py's corruption is unknown, or stands beside images=."""
+    """Raises ValueError for an unknown corruption, for it or by= beside images=, and for several= without images."""
     from imgclf.transforms.corruptions import CORRUPTIONS, SEVERITIES  # lazy: it imports torch
 
     if cfg.corruption not in (None, "all", *CORRUPTIONS):
         raise ValueError(f"corruption={cfg.corruption}: choose all, or one of {', '.join(CORRUPTIONS)}")
     if cfg.severity not in SEVERITIES:
         raise ValueError(f"severity={cfg.severity}: give a whole number from 1 to 5")
+    if cfg.several and not cfg.images:
+        raise ValueError("several=true: it is for images; give images=PATH too")
     if cfg.corruption and cfg.images:
         raise ValueError(f"corruption={cfg.corruption} is for a data set whose classes are known: leave out images")
+    if cfg.by and cfg.images:
+        raise ValueError(f"by={cfg.by} is for a data set whose classes are known: leave out images")
 
 
-def adapt_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None:
+def _adapt_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None:
     """Has image files that evaluate.py was given be read as those that the checkpoint was trained on.
 
     Of a folder that no checkpoint was trained on, and that has no test part, all images are test images. Options that
@@ -202,9 +204,13 @@ def adapt_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None:
         cfg.data.test_fraction = 1.0
 
 
-def evaluated_data(cfg: DictConfig) -> tuple[bool, bool]:
+def evaluated_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> tuple[bool, bool]:
     """Whether evaluate.py evaluates on the checkpoint's own data, perhaps with some options changed; and whether no
-    option changes which images these are. A ValueError says that there is no such split or that data are missing."""
+    option changes which images these are.
+
+    Other data are read as the checkpoint's (``_adapt_data``). A ValueError says that there is no such split or that
+    data are missing.
+    """
     from imgclf.evaluation.leakage import DIVISION, SOURCE  # lazy: it imports torch
 
     if cfg.split not in SPLITS:
@@ -215,34 +221,12 @@ def evaluated_data(cfg: DictConfig) -> tuple[bool, bool]:
         wanted = " ".join(f"{name}=..." for name in sorted(missing))
         raise ValueError(f"ckpt={cfg.ckpt} names a place on this machine and lies in no run folder: type {wanted}")
     same_images = typed_options().isdisjoint({"data", *(f"data.{name}" for name in SOURCE + DIVISION)})
-    return HydraConfig.get().runtime.choices["data"] == "checkpoint", same_images
+    own_data = HydraConfig.get().runtime.choices["data"] == "checkpoint"
+    if not own_data:
+        _adapt_data(cfg, preprocessing)
+    return own_data, same_images
 
 
 def typed_options() -> set[str]:
     """The names of the options on the command line."""
     return {word.partition("=")[0] for word in HydraConfig.get().overrides.task}
-
-
-def repeated(arguments: list[str], conf: Path) -> list[str]:
-    """The command line, completed where it repeats a run: --config-path RUN --config-name config.
-
-    RUN/config.yaml has every option of the run but those of Hydra itself, which are taken from the file ``conf``: above
-    all that the run gets a folder of its own.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-path", "-cp", type=Path)
-    parser.add_argument("--config-name", "-cn", default="config")
-    given, rest = parser.parse_known_args(arguments)
-    name = given.config_name.removesuffix(".yaml")
-    file = given.config_path and given.config_path.absolute() / f"{name}.yaml"
-    if not file or not file.is_file() or "defaults" in OmegaConf.load(file):
-        return arguments
-    own: Any = OmegaConf.to_container(OmegaConf.load(conf).hydra)
-    values = {"run.dir": own["run"]["dir"], "sweep.dir": own["sweep"]["dir"], "sweep.subdir": own["sweep"]["subdir"]}
-    options = [
-        *("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"),
-        f"hydra.sweeper._target_={own['sweeper']['_target_']}",
-        *(f"hydra.{name}={QuotedString(value, Quote.single).with_quotes()}" for name, value in values.items()),
-    ]
-    flags = ["--config-path", str(file.parent), "--config-name", name]
-    return [*flags, *(option for option in options if option not in rest), *rest]

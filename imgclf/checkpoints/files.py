@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
-from imgclf.checkpoints.untrusted import check_archive
+from imgclf.checkpoints.untrusted import check_archive, check_old_format
 from imgclf.core.files import check_checkpoint_file
 
 METADATA_KEY = "imgclf"  # a checkpoint describes itself under this key, beside Lightning's own keys
+OLD_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # files of torch before 1.6 begin with it
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -52,15 +53,31 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     check_checkpoint_file(path)
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: truncated or not a PyTorch checkpoint")
-    try:
-        check_archive(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises anything from EOFError to UnpicklingError
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: refused: it is damaged or holds more than tensors ({reason})") from error
+    checkpoint = read_torch_file(path)
     metadata = checkpoint.get(METADATA_KEY) if isinstance(checkpoint, dict) else None
     if not isinstance(metadata, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path}: not a checkpoint of imgclf (python train.py makes one)")
     if "preprocessing" not in metadata:
         raise ValueError(f"{path}: made by imgclf 0.1, which this version does not read: train it again")
     return checkpoint
+
+
+def read_torch_file(path: Path) -> Any:
+    """What ``torch.save`` wrote into a file, tensors and plain values, on the CPU; nothing in it is executed.
+
+    Raises:
+        ValueError: the file is damaged, or holds anything else.
+    """
+    try:
+        with path.open("rb") as file:
+            is_old = file.read(len(OLD_MAGIC)) == OLD_MAGIC
+        if is_old:
+            check_old_format(path)
+        elif zipfile.is_zipfile(path):
+            check_archive(path)
+        else:
+            raise ValueError("truncated, or not a file of PyTorch")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises anything from EOFError to UnpicklingError
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path}: refused: it is damaged or holds more than tensors ({reason})") from error

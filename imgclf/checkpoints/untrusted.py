@@ -10,7 +10,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from imgclf.core.text import CONTROL
 ALLOWED_GLOBALS = re.compile(
     r"torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict|_codecs encode"
 )
+OLD_PICKLES = 5  # magic number, version, system, tensors, names of their storages
 MAX_PICKLE_BYTES = 2**23  # of everything that is not a tensor; the record of a thousand epochs takes 2**19
 MAX_IMAGE_VALUES = 2**26  # channels * height * width
 MAX_CONFIG_VALUES = 10_000
@@ -36,9 +37,20 @@ def check_archive(path: Path) -> None:
         for member in (member for member in members if member.filename.lower().endswith(".pkl")):
             if member.file_size > MAX_PICKLE_BYTES:
                 raise ValueError(f"it holds {member.file_size} bytes that are not tensors")
-            for code, argument, _ in pickletools.genops(archive.read(member)):
-                if code.name == "GLOBAL" and not ALLOWED_GLOBALS.fullmatch(str(argument)):
-                    raise ValueError(f"it calls {str(argument).replace(' ', '.')}")
+            _check_calls(archive.read(member))
+
+
+def check_old_format(path: Path) -> None:
+    """Checks a file of torch before 1.6, which is no archive but five pickles in a row, as ``check_archive`` does."""
+    with path.open("rb") as file:
+        for _ in range(OLD_PICKLES):
+            _check_calls(file)
+
+
+def _check_calls(pickled: bytes | BinaryIO) -> None:
+    for code, argument, _ in pickletools.genops(pickled):
+        if code.name == "GLOBAL" and not ALLOWED_GLOBALS.fullmatch(str(argument)):
+            raise ValueError(f"it calls {str(argument).replace(' ', '.')}")
 
 
 def check_config(config: Any) -> dict[str, Any]:
@@ -86,11 +98,8 @@ def check_class_names(names: Any) -> list[str]:
     return list(names)
 
 
-def check_weights(weights: Any, channels: int, file_bytes: int) -> None:
-    """Checks a classifier's state_dict: real tensors, no more values than the file has bytes, sensible statistics.
-
-    "mean" and "std" hold one value, or one for each of the images' ``channels``.
-    """
+def check_tensors(weights: Any, file_bytes: int) -> None:
+    """Checks a state_dict: a dictionary of real tensors without NaN, of no more values than the file has bytes."""
     if not isinstance(weights, Mapping):
         raise ValueError("its weights are not a dictionary of tensors")
     for name, value in weights.items():
@@ -101,7 +110,18 @@ def check_weights(weights: Any, channels: int, file_bytes: int) -> None:
     for name, value in weights.items():
         if value.isnan().any():
             raise ValueError(f"{name} holds NaN")
-    for name, low, high in (("mean", -math.inf, math.inf), ("std", 0, math.inf), ("threshold", -1e-6, 1 + 1e-6)):
+
+
+def check_weights(weights: Any, channels: int, file_bytes: int) -> None:
+    """Checks a classifier's state_dict: that of ``check_tensors``, with sensible statistics.
+
+    "mean" and "std" hold one value, or one for each of the images' ``channels``.
+    """
+    check_tensors(weights, file_bytes)
+    limits = {"mean": (-math.inf, math.inf), "std": (0, math.inf), "threshold": (-1e-6, 1 + 1e-6)}
+    if "temperature" in weights:
+        limits["temperature"] = (0, math.inf)
+    for name, (low, high) in limits.items():
         if name not in weights:
             raise ValueError(f"its weights have no {name}")
         if weights[name].numel() not in (1, channels):

@@ -111,6 +111,15 @@ def many_class_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tenso
     return values
 
 
+def accuracy_by_coverage(correct: Tensor, confidence: Tensor) -> Tensor:
+    """The accuracy of the 1, 2, ... N most confident answers, float64 (N,); one that abstains gives only these.
+
+    There are N answers: whether each is right, bool (N,), and how confident it is, float (N,).
+    """
+    order = confidence.argsort(descending=True, stable=True)
+    return correct[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
+
+
 class EpochMetrics(nn.Module):
     """The mean loss and the ``classification_metrics`` of an epoch.
 

@@ -50,6 +50,7 @@ BINARY_METRICS = tuple(name for name, metric in METRIC_TABLE.items() if metric.b
 # More than two classes have these too, but only in an evaluation: training keeps no probabilities of its epochs.
 MANY_CLASS_METRICS = ("auroc", "calibration_error", "top5_accuracy")
 TOP5_FROM = 20  # classes, from which the top-5 accuracy says something
+COVERAGES = (80, 90, 95)  # percent of the images, the most confident ones, whose accuracy an evaluation tells
 LOWER_IS_BETTER = ("loss", *(name for name, metric in METRIC_TABLE.items() if metric.lower_is_better))
 BINARY_OBJECTIVES = tuple(f"val/{name}" for name in BINARY_METRICS)
 OBJECTIVES = (*(f"val/{name}" for name in METRICS), *BINARY_OBJECTIVES)

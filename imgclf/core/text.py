@@ -1,6 +1,8 @@
 """Text for the terminal, for files and for command lines."""
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that a terminal acts on
@@ -14,3 +16,12 @@ def printable(name: str | Path) -> str:
 def some_names(names: list[str]) -> str:
     """The first five names, with an ellipsis if there are more."""
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def below_common_folder(paths: Sequence[str]) -> list[str]:
+    """The paths as seen from the deepest folder that holds them all; names without a folder stay as they are."""
+    folders = {os.path.dirname(path) for path in paths}
+    if len({os.path.isabs(folder) for folder in folders}) != 1:
+        return list(paths)
+    common = os.path.commonpath(folders)
+    return [path.removeprefix(common).lstrip("/\\") for path in paths]

@@ -19,6 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]  # of a whole, from nothing to all o
 Fraction = Annotated[float, Field(gt=0, lt=1)]  # of a whole, with something left on either side
 Rate = Annotated[float, Field(ge=0, lt=1)]  # what is dropped, smoothed or averaged
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # 0 is off
+Temperature = Annotated[float, Field(gt=0, lt=1000)]  # 1 changes nothing
 Widths = Sequence[Positive]
 
 

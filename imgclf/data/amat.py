@@ -55,6 +55,10 @@ class AmatImages(ImageDataModule):
         if not train and not test:
             raise ValueError("train=None: name the files, as in train=FILE test=FILE")
         super().__init__(**options)
+        if self.folds:
+            raise ValueError(
+                f"folds={self.folds}: the published files have their own validation images; leave folds out"
+            )
         self.class_names = [str(digit) for digit in range(10)]
         self.files = {"train": train, "test": test}
         self.transpose, self.val_images = transpose, val_images

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 from imgclf.core import rng
 from imgclf.core.names import SPLITS
 from imgclf.core.rebuild import Rebuildable
-from imgclf.core.validation import Fraction, Positive, Seed, checked
+from imgclf.core.validation import Count, Fraction, Positive, Seed, checked
 from imgclf.data.datasets import ImageDataset, check_images
 from imgclf.data.remarks import copies, remarks
 from imgclf.data.samplers import EvalBatchSampler, TrainBatchSampler, make_loader
-from imgclf.data.splits import split_holdout
+from imgclf.data.splits import choose_split
 from imgclf.transforms.compose import Compose
 
 PLAIN_READING = {"reader": "auto", "polarity": "light_on_dark", "fit": "stretch", "bits": 16}
@@ -36,6 +36,8 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         eval_batch_size: images of a validation or test step, of each process.
         val_fraction: the share of the training images that is held out for validation (see ``split_holdout``).
         split_seed: selects the validation images, independently of ``seed``.
+        folds, fold: instead of ``val_fraction``: into how many folds the training images are divided (see
+            ``split_fold``), and which of them, from 0, is held out.
         seed: of the order of training images, of training noise and of augmentation.
         augmentation: changes training batches only.
         balance: what is done about classes of unequal size: "none"; "weighted_loss" (rare classes weigh more in the
@@ -56,6 +58,8 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         eval_batch_size: Positive = 1000,
         val_fraction: Fraction = 0.1,
         split_seed: Seed = 0,
+        folds: Annotated[int, Field(ge=2)] | None = None,
+        fold: Count | None = None,
         seed: Seed = 0,
         augmentation: Compose | None = None,
         balance: Literal["none", "weighted_loss", "sampler"] = "none",
@@ -63,7 +67,7 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
-        self.val_fraction, self.split_seed, self.seed = val_fraction, split_seed, seed
+        self.folds, self.hold_out_val, self.seed = folds, choose_split(val_fraction, folds, fold, split_seed), seed
         self.augmentation, self.balance = augmentation or Compose(), balance
         self.notes: list[str] = []  # what a user should know before training, a line each
         self._datasets: dict[str, ImageDataset] = {}
@@ -102,8 +106,9 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
         return SPLITS
 
     def image_names(self, split: str) -> list[str]:
-        """The name of each image of a split in predictions.csv: its file, or its number."""
-        return [str(row) for row in range(len(self.dataset(split)))]
+        """The name of each image in predictions.csv: its file, or its number (of folds: among all training images)."""
+        rows = self.dataset(split).rows
+        return [str(row) for row in (rows.tolist() if self.folds and split != "test" else range(len(rows)))]
 
     def groups(self, split: str) -> list[str | None]:
         """The patient, writer or scene that each image of a split belongs to; None where it is not known."""
@@ -240,5 +245,6 @@ class ImageDataModule(Rebuildable, pl.LightningDataModule):
     def _training_parts(self) -> dict[str, ImageDataset]:
         """The official training images, divided into "train" and "val"."""
         images, labels = self.load_checked("train")
-        train_rows, val_rows = split_holdout(labels, self.val_fraction, self.split_seed)
-        return {"train": ImageDataset(images, labels, train_rows), "val": ImageDataset(images, labels, val_rows)}
+        digests = ImageDataset(images, labels).digests() if self.folds else None
+        sides = self.hold_out_val(labels, digests=digests)
+        return {split: ImageDataset(images, labels, rows) for split, rows in zip(("train", "val"), sides, strict=True)}

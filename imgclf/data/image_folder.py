@@ -47,8 +47,8 @@ class ImageFolder(ImageDataModule):
         group_pattern: a regular expression that finds, in a file's path below its class folder, what the images of one
             patient (or scene, or writer) have in common. These images then stay on one side of a split. The
             expression's first group counts, or all of the match; a file without a match stands alone.
-        val_folder: take ``val/`` for validation where it exists; otherwise its images join those of ``train/``, from
-            which ``val_fraction`` is held out.
+        val_folder: take ``val/`` for validation; otherwise, and with ``folds``, its images join those of ``train/``,
+            from which validation images are held out.
         test_fraction: the share that is held out for testing where there is no test part; always the same images. By
             default 0.2 of an undivided folder, and nothing of a training part. 1: all of an undivided folder.
         skip_bad: leave unreadable files out instead of stopping.
@@ -114,7 +114,7 @@ class ImageFolder(ImageDataModule):
         else:
             table = find_table(self.labels, [Path(), self.folder, Path(self.data_dir).expanduser()])
             scan = scan_table(table, self.folder, self.columns, self.skip_bad)
-        if not self.val_folder and "train" in scan.parts:
+        if (self.folds or not self.val_folder) and "train" in scan.parts:
             scan.parts["train"] += scan.parts.pop("val", [])
         self.notes += scan.notes
         return scan.parts
@@ -189,18 +189,18 @@ class ImageFolder(ImageDataModule):
         elif part == "train" and "val" in self.parts:  # in random order, as the training rows are after a split
             rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
         elif part != "val":
-            train_rows, val_rows = self._hold_out(part, rows, self.val_fraction, self.split_seed, "val_fraction")
-            rows = train_rows if split == "train" else val_rows
+            rows = self._hold_out(part, rows, self.hold_out_val)[split == "val"]
         return MemmapImageDataset(images.path, images.labels, rows)
 
     def _without_test(self, part: str) -> tuple[Tensor, Tensor]:
         """The rows of a part that remain when the test images are held out, and those of the test images."""
         rows, fraction = self._decoded[part].rows, self.test_fraction or UNDIVIDED_TEST_FRACTION
         if part not in self._held_out and fraction < 1:
-            self._held_out[part] = self._hold_out(part, rows, fraction, TEST_SEED, "test_fraction")
+            split = functools.partial(split_holdout, fraction=fraction, seed=TEST_SEED, name="test_fraction")
+            self._held_out[part] = self._hold_out(part, rows, split)
         return self._held_out.get(part, (rows[:0], rows))
 
-    def _hold_out(self, part: str, rows: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor, Tensor]:
+    def _hold_out(self, part: str, rows: Tensor, split: Callable[..., Any]) -> tuple[Tensor, Tensor]:
         images = self._decoded[part]
         groups = None
         if self.group_pattern is not None or any(self._groups_of(part)):
@@ -211,7 +211,7 @@ class ImageFolder(ImageDataModule):
                 for row in rows.tolist()
             ]
         digests = MemmapImageDataset(images.path, images.labels, rows).digests()
-        kept, held_out = split_holdout(images.labels[rows], fraction, seed, groups, digests, name=name)
+        kept, held_out = split(images.labels[rows], groups=groups, digests=digests)
         return rows[kept], rows[held_out]
 
     def _groups_of(self, part: str) -> list[str | None]:

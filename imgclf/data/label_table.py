@@ -44,6 +44,19 @@ def read_label_table(path: Path, columns: Mapping[str, str] | None = None) -> li
         FileNotFoundError: there is no such table.
         ValueError: a column is missing, or a line has too few cells.
     """
+    header, cells_of_rows = read_cells(path)
+    places = _places(path, header, columns or {})
+    rows = []
+    for cells in cells_of_rows:
+        file, label, split, group = ("" if at is None else cells[at].strip() for at in places.values())
+        rows.append(Row(file.replace("\\", "/"), label, split, group))
+    if any(row.label for row in rows) and all(re.fullmatch(r"(-?\d+\.0*)?", row.label) for row in rows):
+        rows = [row._replace(label=row.label.partition(".")[0]) for row in rows]
+    return rows
+
+
+def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The names of a table's columns, and the cells of each row that is not empty; see ``read_label_table``."""
     if not path.is_file():
         raise FileNotFoundError(f"labels={printable(path)}: no such table")
     content = path.read_bytes()
@@ -53,7 +66,6 @@ def read_label_table(path: Path, columns: Mapping[str, str] | None = None) -> li
     delimiter = max(",;\t|", key=(lines or [""])[0].count)
     table = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     header = [cell.strip() for cell in next(table, [])]
-    places = _places(path, header, columns or {})
     rows = []
     for cells in table:
         if not any(cells):
@@ -62,11 +74,8 @@ def read_label_table(path: Path, columns: Mapping[str, str] | None = None) -> li
             raise ValueError(
                 f"{printable(path)}, line {table.line_num}: {len(cells)} cells, the header has {len(header)}"
             )
-        file, label, split, group = ("" if at is None else cells[at].strip() for at in places.values())
-        rows.append(Row(file.replace("\\", "/"), label, split, group))
-    if any(row.label for row in rows) and all(re.fullmatch(r"(-?\d+\.0*)?", row.label) for row in rows):
-        rows = [row._replace(label=row.label.partition(".")[0]) for row in rows]
-    return rows
+        rows.append(cells)
+    return header, rows
 
 
 def find_table(labels: str, folders: Sequence[Path]) -> Path:

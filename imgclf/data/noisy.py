@@ -58,6 +58,8 @@ class NoisyImages(ImageDataModule):
         if protocol == "larochelle" and base == "digits":
             raise ValueError("protocol=larochelle: it needs 62,000 images, and base=digits has 1,797; use full")
         super().__init__(**options)
+        if protocol == "larochelle" and self.folds:
+            raise ValueError(f"folds={self.folds}: protocol=larochelle has validation images of its own; use full")
         if base == "digits":
             self.base = Digits(**options)
         else:

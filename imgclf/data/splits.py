@@ -1,13 +1,15 @@
-"""Divides labelled images into two sides, balanced by class."""
+"""Divides labelled images into two sides, or into the folds of cross-validation, balanced by class."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Split = Callable[..., tuple[Tensor, Tensor]]  # labels, groups and digests to the rows that stay and those held out
 MAX_FOLDS = 20  # groups are divided into at most as many folds
 
 
@@ -35,11 +37,10 @@ def split_holdout(
     Raises:
         ValueError: one side would be empty or, with groups, would lack a class.
     """
-    firsts: dict[bytes, int] = {}
-    originals = torch.tensor([firsts.setdefault(digest, row) for row, digest in enumerate(digests or [])])
-    has_copies = len(firsts) < len(originals)
+    originals = _originals(digests) if digests else torch.arange(len(labels))
+    unique = originals.unique()
+    has_copies = len(unique) < len(originals)
     if groups is None and has_copies:
-        unique = torch.tensor(list(firsts.values()))
         kept, held_out = (unique[rows] for rows in _split_images(labels[unique], fraction, seed, name))
         copies = (originals != torch.arange(len(labels))).nonzero().flatten()
         is_held_out = torch.isin(originals[copies], held_out)
@@ -49,6 +50,79 @@ def split_holdout(
     if has_copies:
         groups = _joined(groups, originals)
     return _split_groups(labels, fraction, seed, groups, name)
+
+
+def split_fold(
+    labels: Tensor,
+    folds: int,
+    fold: int,
+    seed: int,
+    groups: Sequence[str] | None = None,
+    digests: Sequence[bytes] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Divides the rows into folds, stratified by class; returns the rows of the other folds, and those of one fold.
+
+    Both are int64 and in random order. Every row is in exactly one fold. With groups, the classes are balanced as far
+    as the groups allow.
+
+    Args:
+        labels: int64 (N,), class indices from 0.
+        folds: how many there are, from 2 up.
+        fold: the one that is held out, from 0.
+        groups, digests: as in ``split_holdout``; rows of a group, and copies of an image, are in one fold.
+
+    Raises:
+        ValueError: a class has too few images or groups for so many folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # lazy: as above
+
+    originals = _originals(digests) if digests else torch.arange(len(labels))
+    if groups is None:
+        members, unit = originals, "image"
+    else:
+        members = torch.from_numpy(np.unique(_joined(groups, originals), return_inverse=True)[1])
+        unit = "group"
+    counts = torch.stack([labels, members]).unique(dim=1)[0].bincount()
+    if (least := int(counts[counts > 0].min())) < folds:
+        few, advice = (f"{least} {unit}s", f"give at most {least}") if least > 1 else (f"1 {unit}", "leave folds out")
+        raise ValueError(f"folds={folds}: a class has only {few}; {advice}")
+    fold_of = torch.empty(len(labels), dtype=torch.int64)
+    if groups is None:
+        unique = originals.unique()
+        splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(unique, labels[unique])
+        for number, (_, rows) in enumerate(splits):
+            fold_of[unique[rows]] = number
+        fold_of = fold_of[originals]
+    else:
+        splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, members)
+        for number, (_, rows) in enumerate(splits):
+            fold_of[rows] = number
+    if len(torch.stack([labels, fold_of]).unique(dim=1)[0]) < folds * int((counts > 0).sum()):
+        raise ValueError(f"folds={folds}: not every fold gets images of every class; give fewer")
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    return order[fold_of[order] != fold], order[fold_of[order] == fold]
+
+
+def choose_split(fraction: float, folds: int | None, fold: int | None, seed: int) -> Split:
+    """``split_fold`` where there are folds, else ``split_holdout``: a function of labels, groups and digests.
+
+    Raises ValueError unless ``fold`` is one of ``folds``, or there is neither.
+    """
+    if folds is None and fold is not None:
+        raise ValueError(f"fold={fold}: say of how many, as in folds=5")
+    if folds is not None and fold is None:
+        raise ValueError(f"folds={folds}: say which one is for validation, from fold=0 to fold={folds - 1}")
+    if folds is not None and fold is not None and fold >= folds:
+        raise ValueError(f"fold={fold}: give a whole number from 0 to {folds - 1}, since folds={folds}")
+    if folds is not None and fold is not None:
+        return functools.partial(split_fold, folds=folds, fold=fold, seed=seed)
+    return functools.partial(split_holdout, fraction=fraction, seed=seed)
+
+
+def _originals(digests: Sequence[bytes]) -> Tensor:
+    """For each row, the first row with the same digest, int64."""
+    firsts: dict[bytes, int] = {}
+    return torch.tensor([firsts.setdefault(digest, row) for row, digest in enumerate(digests)])
 
 
 def _split_images(labels: Tensor, fraction: float, seed: int, name: str) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from rich import get_console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from imgclf.core.metrics import decide
 from imgclf.evaluation.evaluate import Evaluation
+from imgclf.evaluation.html_report import run_page
 from imgclf.evaluation.report import write_figures
 from imgclf.figures.sweeps import plot_metric_grid
 from imgclf.inference.predictor import Predictor
@@ -49,6 +51,7 @@ def report_corruptions(run_dir: RunDir, evaluation: Evaluation, accuracies: Mapp
     grid = [[*accuracies[corruption], means[corruption]] for corruption in accuracies]
     titles = {"row_title": "corruption", "column_title": "severity", "metric": f"{split} accuracy"}
     write_figures(run_dir, {"corruptions": plot_metric_grid(grid, list(accuracies), columns, **titles)})
+    report = run_dir.write("report.html", run_page(run_dir.path))  # again, with this figure
 
     numbers = [Column(name, justify="right") for name in columns]
     title = f"{split} accuracy by severity: clean {evaluation.metrics[f'{split}/accuracy']:.4f}; mean {overall:.4f}"
@@ -56,3 +59,4 @@ def report_corruptions(run_dir: RunDir, evaluation: Evaluation, accuracies: Mapp
     for corruption, values in zip(accuracies, grid, strict=True):
         table.add_row(corruption, *(f"{value:.4f}" for value in values))
     get_console().print(table)
+    get_console().print(escape(f"report: {report}"), highlight=False, soft_wrap=True)

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from imgclf.core.metrics import classification_metrics, decide, many_class_metrics
+from imgclf.core.metrics import accuracy_by_coverage, classification_metrics, decide, many_class_metrics
+from imgclf.core.names import COVERAGES
 from imgclf.core.text import some_names
 from imgclf.core.validation import checked
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.datasets import ImageDataset
+from imgclf.data.subgroups import subgroups
 from imgclf.inference.predictor import Predictor
 from imgclf.transforms.corruptions import Corruption, Severity, corrupt
 
@@ -34,6 +36,9 @@ class Evaluation:
     probabilities: Tensor  # float32 (N, classes)
     threshold: float  # for two classes, the probability from which the second is predicted
     names: list[str]  # what each image is called: a file's path, or the image's index in the split
+    groups: Sequence[str | None] | None = None  # the patient, writer or scene of each image, where it is known
+    by: str | None = None  # what divides the images into subgroups
+    subgroups: Sequence[str] = ()  # the subgroup of each image
 
     @property
     def num_classes(self) -> int:
@@ -44,13 +49,25 @@ class Evaluation:
         """The predicted classes, int64 (N,)."""
         return decide(self.probabilities, self.threshold)
 
+    @property
+    def confidence(self) -> Tensor:
+        """The probability of each predicted class, float32 (N,)."""
+        return self.probabilities.gather(1, self.predicted[:, None])[:, 0]
+
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The name of every metric, such as "test/accuracy", to its value; the loss comes first."""
+        """The name of every metric, such as "test/accuracy", to its value; the loss comes first.
+
+        "test/accuracy_at_80" is the accuracy of the most confident 80% of the answers.
+        """
         values = self.metrics_of(torch.arange(len(self.labels)))
         if self.num_classes > 2:
             more = many_class_metrics(self.probabilities, self.labels)
             values |= {f"{self.split}/{name}": value for name, value in more.items()}
+        by_coverage = accuracy_by_coverage(self.predicted == self.labels, self.confidence)
+        for percent in COVERAGES:
+            kept = max(1, round(len(by_coverage) * percent / 100))
+            values[f"{self.split}/accuracy_at_{percent}"] = by_coverage[kept - 1]
         return {name: float(value) for name, value in values.items()}
 
     def metrics_of(self, rows: Tensor) -> dict[str, Tensor]:
@@ -75,19 +92,22 @@ def evaluate(
     class_map: dict[str, str] | None = None,
     corruption: Corruption | None = None,
     severity: Severity = 3,
+    by: str | None = None,
 ) -> Evaluation:
     """Evaluates a predictor on the split "train", "val" or "test" of data, without augmentation.
 
     The data may lack some of the checkpoint's classes; ``match_classes`` finds the others. With a ``corruption`` the
-    images are corrupted first (see ``imgclf.transforms.corruptions``).
+    images are corrupted first (see ``imgclf.transforms.corruptions``). ``by`` divides them into subgroups (see
+    ``imgclf.data.subgroups``).
 
     Raises:
-        ValueError: the corruption is unknown, the images have another shape than the checkpoint's, or a class is none
-            of the checkpoint's.
+        ValueError: the corruption or the subgroup is unknown, the images have another shape than the checkpoint's, or a
+            class is none of the checkpoint's.
 
     Example:
         >>> evaluate(load("best.ckpt"), Digits(), "test").metrics["test/accuracy"]
     """
+    parts = subgroups(data, split, by) if by else ()
     indices = torch.tensor(match_classes(data.class_names, predictor.class_names, class_map))
     images = copy.copy(data.eval_dataset(split))
     images.labels = indices[images.labels]
@@ -104,6 +124,9 @@ def evaluate(
         probabilities=logits.softmax(1),
         threshold=predictor.threshold,
         names=data.image_names(split),
+        groups=data.groups(split),
+        by=by,
+        subgroups=parts,
     )
 
 

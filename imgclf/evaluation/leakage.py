@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 # decide about a test part that is drawn.
 SOURCE = ("_target_", "dataset", "base", "emnist_split", "root", "labels", "train", "test")
 TEST_DIVISION = ("test_fraction", "group_pattern", "columns", "label_pattern")
-DIVISION = ("protocol", "val_fraction", "split_seed", "val_folder", *TEST_DIVISION)
+DIVISION = ("protocol", "val_fraction", "split_seed", "folds", "fold", "val_folder", *TEST_DIVISION)
 
 
 def warn_of_changed_data(ckpt: str, data: ImageDataModule) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from imgclf.core.text import printable, some_names
 from imgclf.core.validation import Probability, checked
 from imgclf.evaluation.known_labels import known_labels
+from imgclf.evaluation.predict_pages import predict_pages
 from imgclf.evaluation.predictions import write_predictions
 from imgclf.evaluation.report import write_figures
 from imgclf.figures.classification import plot_confusion_matrix, plot_predictions
@@ -44,11 +45,13 @@ def predict_files(
     images: str | Sequence[str],
     images_as: ImagesAs = "auto",
     unsure_below: Probability = 0.0,
+    several: bool = False,
 ) -> dict[str, float]:
     """Predicts files, folders or globs; writes predictions.csv, a contact sheet of inputs, and metrics.json.
 
     Where labels are known (``known_labels``), a confusion matrix joins them. A photograph that shows no single digit,
     and an answer below ``unsure_below``, count as wrong. A file that cannot be read has a row that says why.
+    With ``several``, each image is a page of digits (``predict_pages``).
 
     Returns:
         metrics.json: "images/count" and "images/unreadable", and for labelled images "images/labelled" and
@@ -58,6 +61,8 @@ def predict_files(
         FileNotFoundError: nothing matches.
         ValueError: none of the files is a readable image.
     """
+    if several:
+        return predict_pages(run_dir, predictor, images, unsure_below)
     others: Counter[str] = Counter()
     files = find_images(images, others)
     answers = _predict(predictor, files, images_as, unsure_below)

@@ -10,17 +10,13 @@ from rich.table import Column, Table
 
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.grad_cam import plot_explanations
+from imgclf.evaluation.html_report import write_report
 from imgclf.evaluation.intervals import bootstrap_intervals
 from imgclf.evaluation.predictions import write_predictions
+from imgclf.evaluation.subgroups import report_subgroups
 from imgclf.evaluation.tables import PER_CLASS_COLUMNS, confusion_rows, per_class_rows
-from imgclf.figures.classification import (
-    find_mistakes,
-    plot_calibration,
-    plot_confusion_matrix,
-    plot_mistakes,
-    plot_precision_recall,
-    plot_roc,
-)
+from imgclf.figures.classification import find_mistakes, plot_confusion_matrix, plot_mistakes
+from imgclf.figures.curves import plot_calibration, plot_precision_recall, plot_risk_coverage, plot_roc
 from imgclf.figures.dataset import plot_samples
 from imgclf.figures.style import encode_png, render
 from imgclf.inference.predictor import Predictor
@@ -40,6 +36,7 @@ def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predic
     intervals = bootstrap_intervals(evaluation)
     run_dir.write_json("intervals.json", intervals)
     run_dir.write_json("metrics.json", evaluation.metrics)
+    write_report(run_dir, evaluation.metrics, predictor, [evaluation])
 
     title = f"{split} ({len(evaluation.labels):,} images)"
     table = Table("metric", Column("value", justify="right"), Column("95% interval", justify="right"), title=title)
@@ -48,9 +45,12 @@ def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predic
         interval = "" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
         table.add_row(name.partition("/")[2], "undefined" if math.isnan(value) else f"{value:.4f}", interval)
     get_console().print(table)
+    if evaluation.by:
+        report_subgroups(run_dir, evaluation, evaluation.by, evaluation.subgroups)
     lines = [f"metrics.json, predictions.csv, per_class.csv and figures are in {run_dir.path}"]
     if evaluation.num_classes == 2:
         lines.insert(0, f"{class_names[1]} is predicted from a probability of {evaluation.threshold:.4f} on")
+    lines.append(f"report: {run_dir.path / 'report.html'}")
     get_console().print(escape("\n".join(lines)), highlight=False, soft_wrap=True)
     return evaluation.metrics
 
@@ -82,9 +82,10 @@ def result_figures(evaluation: Evaluation, class_names: list[str]) -> dict[str, 
         "confusion_matrix": plot_confusion_matrix(evaluation.confusion_matrix(), class_names, title),
         "mistakes": plot_mistakes(evaluation.images, labels, evaluation.predicted, probabilities, class_names, title),
     }
-    confidence = probabilities.gather(1, evaluation.predicted[:, None])[:, 0]
+    correct, confidence = evaluation.predicted == labels, evaluation.confidence
     title = f"{split.capitalize()}: calibration error {metrics[f'{split}/calibration_error']:.4f}"
-    figures["calibration"] = plot_calibration(evaluation.predicted == labels, confidence, title)
+    figures["calibration"] = plot_calibration(correct, confidence, title)
+    figures["risk_coverage"] = plot_risk_coverage(correct, confidence, f"{split.capitalize()}: risk and coverage")
     if evaluation.num_classes == 2:
         scores, positive = probabilities[:, 1], f"{split.capitalize()}, {class_names[1]}"
         title = f"{positive}: ROC, area {metrics[f'{split}/auroc']:.4f}"

@@ -5,6 +5,7 @@ import torch
 
 from imgclf.core import rng
 from imgclf.evaluation.evaluate import Evaluation
+from imgclf.evaluation.resampling import unit_of_image
 
 RESAMPLES = 1000
 PER_CLASS = ("precision", "recall", "f1")
@@ -21,15 +22,24 @@ def confusion_rows(evaluation: Evaluation, class_names: list[str]) -> list[list[
 def per_class_rows(evaluation: Evaluation, class_names: list[str]) -> list[list[str | int | float]]:
     """The rows of per_class.csv, one for each class, with ``PER_CLASS_COLUMNS``.
 
-    The bounds are those of the percentile bootstrap over images (Efron 1979). A figure without images that it is a
-    share of, and a bound that no resample defines, are NaN.
+    The bounds are those of the percentile bootstrap (Efron 1979), over groups where they are known, else over images.
+    A figure without images that it is a share of, and a bound that no resample defines, are NaN.
     """
     counts = evaluation.confusion_matrix()
     truth, answer = counts.nonzero().T.numpy()
     cells = counts[truth, answer].numpy().astype(float)
-    # Images drawn with replacement fall into the cells of the confusion matrix by a multinomial distribution.
     random = np.random.default_rng(rng.derive_seed("per_class"))
-    draws = np.stack([cells, *random.multinomial(len(evaluation.labels), cells / cells.sum(), RESAMPLES)])
+    members = unit_of_image(len(evaluation.labels), evaluation.groups)
+    if (size := int(members.max()) + 1) < len(members):  # resample groups: how many images of each are in each cell?
+        cell_of = {cell: number for number, cell in enumerate(zip(truth.tolist(), answer.tolist(), strict=True))}
+        pairs = zip(evaluation.labels.tolist(), evaluation.predicted.tolist(), strict=True)
+        contents = np.zeros((size, len(cells)))
+        for member, pair in zip(members.tolist(), pairs, strict=True):
+            contents[member, cell_of[pair]] += 1
+        resamples = random.multinomial(size, np.full(size, 1 / size), RESAMPLES) @ contents
+    else:  # images drawn with replacement fall into the cells of the confusion matrix by a multinomial distribution
+        resamples = random.multinomial(len(members), cells / cells.sum(), RESAMPLES)
+    draws = np.stack([cells, *resamples])
     right, true, predicted = (np.zeros((len(draws), len(counts))) for _ in range(3))
     for cell, (row, column) in enumerate(zip(truth, answer, strict=True)):
         true[:, row] += draws[:, cell]

@@ -14,10 +14,8 @@ from torch import Tensor
 from imgclf.data.datasets import ImageDataset
 from imgclf.figures.style import (
     BLUE,
-    GREY,
     ORANGE,
     RED,
-    despine,
     draw_images,
     plot_images,
     set_x_labels,
@@ -93,6 +91,22 @@ def plot_mistakes(
     return plot_images(images[worst][0], captions, title, [RED] * len(captions))
 
 
+def plot_label_issues(
+    images: ImageDataset, labels: Tensor, suggested: Tensor, margins: Tensor, class_names: Sequence[str], title: str
+) -> Figure:
+    """Shows images whose labels are probably wrong, each with its rank, its label, the probable class and the margin.
+
+    There are N images, labels and suggested classes, int64 (N,), and margins, float (N,), the largest first.
+    """
+    class_names = shown_names(class_names)
+    shown = zip(labels.tolist(), suggested.tolist(), margins.tolist(), strict=True)
+    captions = [
+        f"{rank}. {shorten(class_names[label], 16)}\n→ {shorten(class_names[other], 16)} {margin:+.0%}"
+        for rank, (label, other, margin) in enumerate(shown, 1)
+    ]
+    return plot_images(images[:][0], captions, title)
+
+
 def plot_predictions(
     images: Tensor, labels: Sequence[int | None], answers: Sequence[Any], class_names: Sequence[str], title: str
 ) -> Figure:
@@ -110,71 +124,17 @@ def plot_predictions(
     return plot_images(images, captions, title, colours)
 
 
-def plot_calibration(correct: Tensor, confidence: Tensor, title: str) -> Figure:
-    """Draws how often the answers of each confidence are right: a reliability diagram in 15 bins (Guo et al. 2017).
+def plot_disagreements(
+    images: Tensor, answers: Sequence[tuple[int, int, int]], class_names: Sequence[str], title: str
+) -> Figure:
+    """Shows images on which only one of two networks is right: blue if it is the first, orange if it is the second.
 
-    There are N answers: whether each is right, bool (N,), and the probability of its class, float (N,) in [0, 1].
+    The images are uint8 (N, C, H, W); the answers are the true class and those that the two networks predict.
     """
-    bins = (confidence * CALIBRATION_BINS).long().clamp_max(CALIBRATION_BINS - 1)
-    counts, right = bins.bincount(minlength=CALIBRATION_BINS), bins[correct].bincount(minlength=CALIBRATION_BINS)
-    sums = bins.bincount(confidence.double(), minlength=CALIBRATION_BINS)
-    used = counts > 0
-    figure = Figure(figsize=(5.6, 6), layout="constrained")
-    ax, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    ax.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfectly calibrated")
-    ax.plot((sums / counts)[used], (right / counts)[used], "o-", color=BLUE, label="answers")
-    ax.set(title=title, ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
-    ax.legend(frameon=False, loc="upper left")
-    ax.grid(alpha=0.3)
-    edges = torch.linspace(0, 1, CALIBRATION_BINS + 1)
-    below.stairs((counts / len(bins)).numpy(), edges.numpy(), fill=True, color=BLUE)
-    below.set(xlabel="confidence (probability of the predicted class)", ylabel="share of answers")
-    for axes in (ax, below):
-        despine(axes)
-    return figure
-
-
-def plot_roc(labels: Tensor, scores: Tensor, threshold: float, title: str) -> Figure:
-    """Draws the ROC curve and marks the sensitivity and the specificity at the threshold.
-
-    The labels are int64 (N,), 0 or 1. The scores, float (N,) in [0, 1], are probabilities of class 1, which is
-    predicted from the threshold on.
-    """
-    from sklearn.metrics import RocCurveDisplay  # lazy: a second
-
-    predicted = scores >= threshold
-    sensitivity = float(predicted[labels == 1].float().mean())
-    specificity = float((~predicted[labels == 0]).float().mean())
-    text = f"threshold {threshold:.3f}:\nsensitivity {sensitivity:.3f}\nspecificity {specificity:.3f}"
-    ax = _draw_curve(RocCurveDisplay, labels, scores, (1 - specificity, sensitivity), text)
-    ax.set(title=title, xlabel="1 - specificity (false positive rate)", ylabel="sensitivity (true positive rate)")
-    ax.legend(loc="lower right")
-    return ax.figure
-
-
-def plot_precision_recall(labels: Tensor, scores: Tensor, threshold: float, title: str) -> Figure:
-    """Draws precision over recall and marks both at the threshold; the arguments are those of ``plot_roc``."""
-    from sklearn.metrics import PrecisionRecallDisplay  # lazy: a second
-
-    predicted, positive = scores >= threshold, labels == 1
-    recall, precision = float(predicted[positive].float().mean()), float(positive[predicted].float().mean())
-    text = f"threshold {threshold:.3f}:\nrecall {recall:.3f}\nprecision {precision:.3f}"
-    ax = _draw_curve(PrecisionRecallDisplay, labels, scores, (recall, precision), text)
-    ax.set(title=title, xlabel="recall (sensitivity)", ylabel="precision (positive predictive value)")
-    ax.legend(loc="lower left")
-    return ax.figure
-
-
-def _draw_curve(display: Any, labels: Tensor, scores: Tensor, point: tuple[float, float], text: str) -> Any:
-    """Draws scikit-learn's display of a curve on new axes, and the operating point on top."""
-    ax = Figure(figsize=(5.6, 5.4), layout="constrained").subplots()
-    options = {"plot_chance_level": True, "chance_level_kw": {"color": GREY, "linestyle": "--", "linewidth": 1}}
-    display.from_predictions(labels.numpy(), scores.numpy(), pos_label=1, ax=ax, **options)
-    ax.lines[0].set_color(BLUE)
-    ax.plot(*point, "o", color=ORANGE, markersize=8, label=text)
-    ax.grid(alpha=0.3)
-    despine(ax)
-    return ax
+    class_names = shown_names(class_names)
+    captions = [f"{class_names[a]} / {class_names[b]}" for _, a, b in answers]
+    colours = [BLUE if first == label else ORANGE for label, first, _ in answers]
+    return plot_images(images, captions, f"{title}: first / second answer", colours)
 
 
 def plot_heat_maps(images: Tensor, heat: Tensor, captions: Sequence[str], groups: dict[str, int], title: str) -> Figure:

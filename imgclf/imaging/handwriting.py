@@ -8,18 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from skimage.filters import apply_hysteresis_threshold, threshold_otsu
+from scipy.spatial import KDTree
 from skimage.measure import label, regionprops
 from skimage.morphology import disk, skeletonize
 from skimage.transform import resize
 
-from imgclf.imaging.ruled_lines import find_ruled_lines, remove_frame
+from imgclf.imaging.ink import SEARCH_SIZE, Ink, find_ink
 
-SEARCH_SIZE = 192  # pixels of the longer side of the picture that ink is searched in
 MNIST_SIZE, MNIST_BOX = 28, 20  # pixels, the sides of MNIST's images and of the box that holds their digits
 MNIST_STROKE_WIDTH = 2.6  # pixels; thinner strokes are thickened to it
-MIN_CONTRAST = 0.12  # of ink, relative to the paper; anything fainter is not ink
-STROKE_ON_LINE = 0.45  # share of the way from a line's darkness to the strongest ink, above which a pixel is a stroke
 CLOSE_LOOK_BELOW = 0.4  # a digit smaller than this share of the picture is searched again in a part of the picture
 NO_INK, SEVERAL_DIGITS = "no ink found", "several digits"
 
@@ -37,21 +34,6 @@ class Digit:
     fault: str | None = None
 
 
-@dataclass(frozen=True)
-class _Search:
-    """What a search of a photograph found; the longer side of the masks has ``SEARCH_SIZE`` pixels.
-
-    Attributes:
-        ink: bool (h, w), the digit's ink.
-        lines: bool (h, w), frames and ruled lines.
-        fault: as of ``Digit``.
-    """
-
-    ink: np.ndarray
-    lines: np.ndarray
-    fault: str | None = None
-
-
 def read_digit(photo: np.ndarray) -> Digit:
     """Finds the one digit of a photograph.
 
@@ -66,10 +48,10 @@ def read_digit(photo: np.ndarray) -> Digit:
         >>> digit.image.shape, digit.fault
         ((28, 28), None)
     """
-    search = _search(photo)
-    if search.fault:
-        return Digit(np.zeros((MNIST_SIZE, MNIST_SIZE), np.uint8), search.fault)
-    ink = search.ink
+    found = find_ink(photo)
+    ink, fault = _choose_digit(found)
+    if fault:
+        return Digit(np.zeros((MNIST_SIZE, MNIST_SIZE), np.uint8), fault)
     rows, columns = np.nonzero(ink.any(1))[0], np.nonzero(ink.any(0))[0]
     size = max(np.ptp(rows), np.ptp(columns)) + 1
     if size < CLOSE_LOOK_BELOW * SEARCH_SIZE < CLOSE_LOOK_BELOW * max(photo.shape[:2]):
@@ -78,76 +60,24 @@ def read_digit(photo: np.ndarray) -> Digit:
         bottom, right = int(rows[-1] + 1 + margin), int(columns[-1] + 1 + margin)
         scale = photo.shape[0] / ink.shape[0]
         cut = photo[int(top * scale) : int(bottom * scale), int(left * scale) : int(right * scale)]
-        closer = _search(cut, search.lines[top:bottom, left:right])
-        ink = ink if closer.fault else closer.ink
+        part = np.s_[top:bottom, left:right]
+        closer, fault = _choose_digit(find_ink(cut, Ink(ink[part], found.lines[part], found.ruling[part])))
+        ink = ink if fault else closer
     return Digit(to_mnist(ink))
 
 
-def _search(photo: np.ndarray, known_lines: np.ndarray | None = None) -> _Search:
-    """Searches a photograph for the ink of one digit.
-
-    Args:
-        photo: as of ``read_digit``.
-        known_lines: frames and lines that were found before, bool, of any size; a part of a picture shows them cut off.
-    """
-    ink = ink_strength(photo)
-    smooth = ndimage.gaussian_filter(ink, 0.7)
-    strongest = np.quantile(smooth, 0.998)
-    noise = 1.4826 * np.median(np.abs(smooth - np.median(smooth)))
-    nothing = np.zeros(ink.shape, bool)
-    if strongest < max(MIN_CONTRAST, np.median(smooth) + 6 * noise):
-        return _Search(nothing, nothing, NO_INK)
-    high = max(threshold_otsu(smooth.clip(0, strongest)), 0.35 * strongest, 0.7 * MIN_CONTRAST)
-    mask = apply_hysteresis_threshold(smooth, 0.6 * high, high)
-    faint = smooth > max(0.2 * strongest, np.median(smooth) + 4 * noise)
-    lines = find_ruled_lines(faint) | find_ruled_lines(mask)
-    if lines.any() and np.median(smooth[lines]) < 0.5 * strongest:  # most ruled lines are fainter than the ink
-        mask &= apply_hysteresis_threshold(smooth, 0.48 * strongest, 0.6 * strongest)
-        # A stroke that runs along a line is darker than the line, and stays.
-        typical = np.median(smooth[lines])
-        lines &= smooth < typical + STROKE_ON_LINE * (strongest - typical)
-    lines |= mask & ~remove_frame(mask)
-    if known_lines is not None:
-        lines |= resize(known_lines.astype(np.float32), ink.shape, order=1) > 0.5
-    mask &= ~lines
-    parts = _digit_parts(mask)
+def _choose_digit(ink: Ink) -> tuple[np.ndarray, str | None]:
+    """The ink of the one digit, bool (h, w), and why there is none, or None."""
+    chosen = np.zeros_like(ink.mask)
+    parts = _digit_parts(ink.mask)
     if not parts:
-        return _Search(nothing, lines, NO_INK)
-    digit, others = parts[0], [part for part in parts[1:] if not _touches_border(part, mask.shape)]
+        return chosen, NO_INK
+    digit, others = parts[0], [part for part in parts[1:] if not _touches_border(part, ink.mask.shape)]
     if any(_is_another_digit(other, digit) for other in others):
-        return _Search(nothing, lines, SEVERAL_DIGITS)
-    chosen = np.zeros_like(mask)
+        return chosen, SEVERAL_DIGITS
     for part in [digit, *(other for other in others if _is_piece(other, digit))]:
         chosen[part.slice] |= part.image
-    return _Search(chosen & mask, lines)
-
-
-def ink_strength(photo: np.ndarray) -> np.ndarray:
-    """How much light the ink takes from the paper or, on a dark ground, adds to it; float (h, w) in [0, 1].
-
-    The longer side becomes ``SEARCH_SIZE`` pixels. The paper's light is estimated locally in each colour. The colour
-    with the strongest ink counts.
-    """
-    image = photo.astype(np.float32) / 255
-    image = image[..., None] if image.ndim == 2 else image
-    scale = SEARCH_SIZE / max(image.shape[:2])
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    image = resize(image, (height, width, image.shape[2]), order=1, anti_aliasing=scale < 1)
-    middle = np.median(image, (0, 1))
-    # Most pixels show the paper. If the lighter pixels differ from it more than the darker ones, they are the ink.
-    if (image - middle).max() > (middle - image).max() and middle.mean() < 0.5:
-        image = 1 - image
-    paper = np.stack([_paper_light(channel) for channel in np.moveaxis(image, 2, 0)], 2)
-    return ((paper - image) / paper.clip(0.05)).max(2).clip(0, 1)
-
-
-def _paper_light(channel: np.ndarray) -> np.ndarray:
-    """The light of the paper without ink, float (h, w): strokes are closed, then smoothed away."""
-    small = resize(channel, tuple(max(1, side // 4) for side in channel.shape), order=1, anti_aliasing=True)
-    size = max(3, max(small.shape) // 4)
-    closed = ndimage.percentile_filter(small, 80, size=size, mode="nearest")
-    smooth = ndimage.gaussian_filter(closed, size / 3, mode="nearest")
-    return resize(smooth, channel.shape, order=1)
+    return chosen & ink.mask, None
 
 
 def _digit_parts(mask: np.ndarray) -> list:
@@ -191,8 +121,16 @@ def _is_another_digit(other, digit) -> bool:
     other_top, other_left, other_bottom, other_right = other.bbox
     if other_bottom - other_top < 0.6 * (bottom - top) or other.area < 0.25 * digit.area:
         return False
+    if _gap(other, digit) < 0.06 * _size(digit):  # the flag of a 1 apart from its stem
+        return False
     overlap = min(right, other_right) - max(left, other_left)
     return overlap < 0.2 * min(right - left, other_right - other_left)
+
+
+def _gap(other, digit) -> float:
+    """Pixels between the nearest points of two parts."""
+    distances, _ = KDTree(digit.coords).query(other.coords)
+    return float(distances.min())
 
 
 def _is_piece(other, digit) -> bool:

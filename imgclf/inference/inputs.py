@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imgclf.imaging.handwriting import MNIST_SIZE, SEARCH_SIZE, read_digit
+from imgclf.imaging.handwriting import MNIST_SIZE, read_digit
 from imgclf.imaging.image_files import Fit, Source, find_images, open_image, read_image
+from imgclf.imaging.ink import SEARCH_SIZE
 
 BLACK = 16  # grey levels; the border of an image of MNIST is darker
 LIGHT = 127  # grey levels; a light ground is lighter

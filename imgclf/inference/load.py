@@ -52,7 +52,7 @@ def _rebuild(checkpoint: dict[str, Any], file_bytes: int) -> Predictor:
     statistics = {name: weights[name].flatten().tolist() for name in ("mean", "std")}
     classifier = Classifier(network, class_names, **statistics, normalize=metadata["normalize"])
     own = classifier.state_dict()
-    fitting = {}
+    fitting = {"temperature": own["temperature"]}  # 1: a checkpoint may lack it
     for name, value in weights.items():
         if name.startswith("loss."):  # the class weights of a loss, which predictions do not need
             continue

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from imgclf.core import rng
 from imgclf.core.metrics import EpochMetrics, decide, youden_threshold
-from imgclf.core.validation import Fraction, Seed, checked
+from imgclf.core.validation import Fraction, Seed, Share, Temperature, checked
 from imgclf.models.losses import share_of_weight, without_state
 from imgclf.models.network import Network
 
@@ -46,8 +46,11 @@ class Classifier(pl.LightningModule):
             ``T_max`` that is not set.
         threshold: for two classes, the probability from which the second is predicted. "validation" chooses it after
             every epoch on the validation images, for the largest sensitivity + specificity.
+        temperature: evaluation and prediction divide the logits by it (Guo et al. 2017): above 1, probabilities become
+            less certain. "validation" chooses it on the validation images when training has ended.
         normalize: "dataset" normalises by ``mean`` and ``std`` or, for pretrained weights, by the ``statistics`` of the
-            network; "image" by the mean and deviation of each image.
+            network; "image" by the mean and deviation of each image. Weights that were trained with "image" keep it.
+        body_lr_factor: the share of the learning rate with which all layers but the head are trained.
         channels_last: keep weights and activations in this memory format, in which convolutions are faster.
         compile: the mode in which ``torch.compile`` compiles the network for training. "reduce-overhead" replays CUDA
             graphs, for networks so small that the GPU waits for Python.
@@ -74,22 +77,26 @@ class Classifier(pl.LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
         scheduler_interval: Literal["step", "epoch"] = "step",
         threshold: Fraction | Literal["validation"] = 0.5,
+        temperature: Temperature | Literal["validation"] = 1.0,
         normalize: Normalization = "dataset",
+        body_lr_factor: Share = 1.0,
         channels_last: bool = True,
         compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__()
-        self.class_names, self.normalize, self.seed = list(class_names), normalize, seed
+        self.class_names, self.normalize, self.seed = list(class_names), network.normalize or normalize, seed
         self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
-        self.compile_mode = compile
+        self.compile_mode, self.body_lr_factor = compile, body_lr_factor
         self.chooses_threshold = threshold == "validation" and len(class_names) == 2
+        self.chooses_temperature = temperature == "validation"
         self.network = network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         self.loss = without_state(loss or nn.CrossEntropyLoss())
         mean, std = network.statistics or (mean, std)
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("threshold", torch.tensor(0.5 if threshold == "validation" else threshold))
+        self.register_buffer("temperature", torch.tensor(1.0 if temperature == "validation" else float(temperature)))
         self.example_input_array = torch.zeros(()).expand(1, *network.init_args["image_shape"])  # for the model summary
         self.live: dict[str, float] = {}  # loss and accuracy over the last logging interval, for the progress bar
         # A dict keeps the metrics out of the submodules, and thus out of checkpoints and the model summary.
@@ -103,7 +110,10 @@ class Classifier(pl.LightningModule):
         return self._metrics["val"]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps images (N, C, H, W), uint8 or float in [0, 1], to logits (N, classes)."""
+        """Maps images (N, C, H, W), uint8 or float in [0, 1], to logits (N, classes).
+
+        They are divided by the temperature, but not in training mode.
+        """
         white = 1 if images.is_floating_point() else 255
         values = images.to(self.mean.dtype, copy=True)
         if self.normalize == "image":
@@ -112,6 +122,7 @@ class Classifier(pl.LightningModule):
         else:  # in place, with the division by white in the factor: beside an MLP, every pass over the images counts
             values = values.mul_(1 / (white * self.std)).sub_(self.mean / self.std)
         logits = self.network(values)
+        logits = logits if self.training else logits / self.temperature
         return F.pad(logits, (1, 0)) if logits.shape[1] == 1 else logits
 
     def on_fit_start(self) -> None:
@@ -119,6 +130,8 @@ class Classifier(pl.LightningModule):
             self.network.compile(mode=self.compile_mode)
 
     def on_train_start(self) -> None:
+        if self.chooses_temperature:  # a checkpoint that training goes on from may have been given one
+            self.temperature.fill_(1)
         self.on_train_epoch_start()  # Lightning does not call it for an epoch that is resumed in the middle
 
     def on_train_epoch_start(self) -> None:
@@ -166,21 +179,39 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.parameters())
+        if self.body_lr_factor != 1:
+            self._slow_down_body(optimizer)
         if self.scheduler is None:
             return optimizer
         by_step = self.scheduler_interval == "step"
         length = int(self.trainer.estimated_stepping_batches if by_step else self.trainer.max_epochs or 1)
-        unset = {}
+        unset: dict[str, Any] = {}
         for name, least in (("total_steps", length), ("T_max", 1)):
             value = getattr(self.scheduler, "keywords", {}).get(name)  # where it is a partial
             if value is not None and (not isinstance(value, int) or value < least):
                 raise ValueError(f"{name}={value}: leave it out, or give a whole number from {least} up")
             if value is None and name in inspect.signature(self.scheduler).parameters:
                 unset[name] = length
+        peak = getattr(self.scheduler, "keywords", {}).get("max_lr")  # OneCycleLR's, which would be that of all groups
+        if self.body_lr_factor != 1 and isinstance(peak, int | float):
+            unset["max_lr"] = [*[peak * self.body_lr_factor] * (len(optimizer.param_groups) - 1), peak]
         scheduler = self.scheduler(optimizer, **unset)
         if isinstance(scheduler, ReduceLROnPlateau):
             raise ValueError("scheduler=ReduceLROnPlateau: it waits for a metric; use a schedule of fixed length")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.scheduler_interval}}
+
+    def _slow_down_body(self, optimizer: Optimizer) -> None:
+        """Splits the optimizer's parameters into those of the body, whose rate is lower, and those of the head."""
+        body = {id(parameter) for parameter in self.network.get_body()}
+        if len(optimizer.param_groups) > 1:
+            name = type(optimizer).__name__
+            raise ValueError(f"body_lr_factor={self.body_lr_factor}: {name} has groups of its own; use AdamW")
+        if body:
+            (group,) = optimizer.param_groups
+            head = [parameter for parameter in group["params"] if id(parameter) not in body]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) in body]
+            optimizer.add_param_group({**group, "params": head})
+            group["lr"] *= self.body_lr_factor
 
     def _count_pending(self, end_of_epoch: bool) -> None:
         """Checks the pending losses, adds the steps to the epoch's metrics, and logs those of this process's images."""
@@ -206,7 +237,7 @@ class Classifier(pl.LightningModule):
             self._train_metrics = {**self._metrics["train"].compute(threshold), "lr": values["step/lr"]}
 
     def _learning_rate(self) -> float:
-        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return float(self.trainer.optimizers[0].param_groups[-1]["lr"])  # the head's, where the body has another
 
     def _diverged(self, value: float, step: int, name: str) -> FloatingPointError:
         return FloatingPointError(

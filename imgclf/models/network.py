@@ -1,11 +1,16 @@
 """What networks share: their base, and a fast dropout."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from imgclf.core.rebuild import Rebuildable
 from imgclf.core.rng import random_bytes
-from imgclf.core.validation import Rate, checked
+from imgclf.core.validation import Count, Rate, checked
+
+Statistics = tuple[list[float], list[float]]  # mean and standard deviation of each channel
 
 
 class Network(Rebuildable, nn.Module):
@@ -18,12 +23,59 @@ class Network(Rebuildable, nn.Module):
 
     Attributes:
         statistics: mean and standard deviation of each channel that pretrained weights expect; None for random weights.
+        normalize: "dataset" or "image" where pretrained weights expect it, as the classifier's option; else None.
+        published_statistics: ``statistics`` of the weights that are published for this network, if there are any.
+        freeze_epochs: number of epochs in which only the head is trained; the other layers follow from then on.
     """
 
-    statistics: tuple[list[float], list[float]] | None = None
+    statistics: Statistics | None = None
+    normalize: Literal["dataset", "image"] | None = None
+    published_statistics: Statistics | None = None
+    freeze_epochs: int = 0
+
+    def get_head(self) -> list[nn.Module]:
+        """The modules that turn features into logits: by default, the last layer with weights."""
+        return [module for module in self.modules() if next(module.parameters(recurse=False), None) is not None][-1:]
+
+    def reset_head(self) -> None:
+        """Draws the head's linear layers anew, as torch does.
+
+        Some zoos draw them for a thousand classes: with one logit, they would begin with a loss of 4 or more.
+        """
+        for module in (module for part in self.get_head() for module in part.modules()):
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+
+    def get_body(self) -> list[nn.Parameter]:
+        """The weights of everything but the head."""
+        head = {id(parameter) for module in self.get_head() for parameter in module.parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in head]
+
+    @checked
+    def freeze_body(self, freeze_epochs: Count) -> None:
+        """Has only the head trained in the first epochs; ValueError if there is nothing beside the head."""
+        if freeze_epochs and not self.get_body():
+            raise ValueError(f"freeze_epochs={freeze_epochs}: this network is all head: give 0")
+        self.freeze_epochs = freeze_epochs
 
     def begin_epoch(self, epoch: int) -> None:
         """Is called in training mode before each epoch (from 0), and once more when training starts or is resumed."""
+        if self.freeze_epochs:
+            frozen = epoch < self.freeze_epochs
+            self.requires_grad_(not frozen)
+            self.train(not frozen)  # in evaluation mode, the running averages of batch norm are frozen too
+            for module in self.get_head():
+                module.requires_grad_(True).train()
+
+
+def fit_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> Statistics:
+    """Mean and deviation of each channel, for images of another number of channels.
+
+    It belongs to a first convolution whose weights were summed over its channels and shared out equally.
+    """
+    if len(mean) == len(std) == channels:
+        return list(mean), list(std)
+    return [sum(mean) / len(mean)] * channels, [sum(std) / len(std)] * channels
 
 
 class Dropout(nn.Dropout):

@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torchvision import models
 
 from imgclf.core.validation import Count, Positive, checked
-from imgclf.models.network import Network
+from imgclf.models.network import Network, Statistics, fit_statistics
 
 
 class TorchvisionNetwork(Network):
@@ -43,7 +43,6 @@ class TorchvisionNetwork(Network):
     ) -> None:
         super().__init__()
         self.init_args["weights"] = None  # a checkpoint brings its own weights
-        self.freeze_epochs = freeze_epochs
         known = models.list_models(module=models)
         if name not in known:
             raise ValueError(f"name={name}: choose one of {', '.join(known)}")
@@ -56,20 +55,18 @@ class TorchvisionNetwork(Network):
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"name={name}: it does not take images of {tuple(image_shape)} ({reason})") from error
         self.network.train()
+        self.freeze_body(freeze_epochs)
+        self.published_statistics = _statistics(name, "DEFAULT")
         if weights is not None:
             _load_pretrained(self.network, name, weights)
-            self.statistics = _statistics(name, weights, channels=image_shape[0])
+            self.reset_head()
+            self.statistics = fit_statistics(*_statistics(name, weights), channels=image_shape[0])
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
 
-    def begin_epoch(self, epoch: int) -> None:
-        frozen = epoch < self.freeze_epochs
-        self.network.requires_grad_(not frozen)
-        *body, head = self.network.children()
-        head.requires_grad_(True)
-        for part in body:
-            part.train(not frozen)  # in evaluation mode, the running averages of batch norm are frozen too
+    def get_head(self) -> list[nn.Module]:
+        return list(self.network.children())[-1:]
 
 
 def _build(name: str, image_shape: Sequence[int], num_classes: int) -> nn.Module:
@@ -89,13 +86,10 @@ def _build(name: str, image_shape: Sequence[int], num_classes: int) -> nn.Module
     return network
 
 
-def _statistics(name: str, weights: str, channels: int) -> tuple[list[float], list[float]] | None:
-    """Mean and deviation of each channel with which the weights were trained; None if they do not fit the images."""
+def _statistics(name: str, weights: str) -> Statistics:
+    """Mean and deviation of each channel with which the weights were trained."""
     preprocess = models.get_model_weights(name)[weights].transforms()
-    mean, std = list(preprocess.mean), list(preprocess.std)
-    if channels == 1:  # the first convolution is then the sum over RGB
-        return [sum(mean) / len(mean)], [sum(std) / len(std)]
-    return (mean, std) if channels == len(mean) else None
+    return list(preprocess.mean), list(preprocess.std)
 
 
 def _load_pretrained(network: nn.Module, name: str, weights: str) -> None:

@@ -1,5 +1,6 @@
-"""Options that are text, such as paths: they are typed as they are, and printed so that they can be pasted."""
+"""Words of the command line: text needs no second quotes, null means none; a run is continued or repeated."""
 
+import argparse
 import json
 import re
 import shlex
@@ -10,10 +11,12 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import OmegaConf
 
 TEXT = re.compile(
-    r"(?P<name>\+{0,2}(data\.(root|labels|backgrounds|positive|group_pattern|label_pattern|train|test|data_dir|cache_dir)"
-    r"|data\.(class_map|columns)|data_dir|cache_dir|ckpt|images|to|name|model\.weights|hydra\.(run|sweep)\.dir))=(?P<value>.*)",
+    r"(?P<name>\+{0,2}(data\.(root|labels|backgrounds|positive|group_pattern|label_pattern|train|test|data_dir|cache_dir"
+    r"|class_map|columns)|data_dir|cache_dir|ckpt|images|by|to|name|model\.weights|hydra\.(run|sweep)\.dir))"
+    r"=(?P<value>.*)",
     re.DOTALL,
 )
 DICTIONARIES = ("class_map", "columns")  # of data, from text to text
@@ -120,3 +123,28 @@ def _quote_each(values: str) -> str:
 def _quote(value: str) -> str:
     value = value.strip()
     return value if QUOTED.fullmatch(value) else QuotedString(value, Quote.single).with_quotes()
+
+
+def repeated(arguments: list[str], conf: Path) -> list[str]:
+    """The command line, completed where it repeats a run: --config-path RUN --config-name config.
+
+    RUN/config.yaml has every option of the run but those of Hydra itself, which are taken from the file ``conf``: above
+    all that the run gets a folder of its own.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-path", "-cp", type=Path)
+    parser.add_argument("--config-name", "-cn", default="config")
+    given, rest = parser.parse_known_args(arguments)
+    name = given.config_name.removesuffix(".yaml")
+    file = given.config_path and given.config_path.absolute() / f"{name}.yaml"
+    if not file or not file.is_file() or "defaults" in OmegaConf.load(file):
+        return arguments
+    own: Any = OmegaConf.to_container(OmegaConf.load(conf).hydra)
+    values = {"run.dir": own["run"]["dir"], "sweep.dir": own["sweep"]["dir"], "sweep.subdir": own["sweep"]["subdir"]}
+    options = [
+        *("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"),
+        f"hydra.sweeper._target_={own['sweeper']['_target_']}",
+        *(f"hydra.{name}={QuotedString(value, Quote.single).with_quotes()}" for name, value in values.items()),
+    ]
+    flags = ["--config-path", str(file.parent), "--config-name", name]
+    return [*flags, *(option for option in options if option not in rest), *rest]

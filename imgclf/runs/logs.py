@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from rich import get_console
 from rich.logging import RichHandler
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+# Warnings about data and results; those of imgclf.core are about the machine.
+WARNING = re.compile(r"^[\d-]+ [\d:,]+ WARNING imgclf(?!\.core)\S*: (.+)$", re.MULTILINE)
 
 
 @contextlib.contextmanager
@@ -50,3 +53,9 @@ def log_to(path: Path, prefix: str = "") -> Iterator[None]:
             undo.callback(setattr, logger, "propagate", logger.propagate)
             logger.handlers, logger.propagate = [], True
         yield
+
+
+def warnings_in(path: Path) -> list[str]:
+    """The warnings about data and results in a log file that ``log_to`` wrote, each once; none without such a file."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return list(dict.fromkeys(WARNING.findall(text)))

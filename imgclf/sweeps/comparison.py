@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from imgclf.core.names import better
-from imgclf.sweeps.jobs import Job, jobs_not_run, read_jobs
+from imgclf.sweeps.jobs import Job, jobs_not_run, read_jobs, swept_options
 
 Check = Callable[[dict[str, Any]], Any]
 
@@ -39,7 +39,7 @@ def compared(
         raise FileExistsError(
             f"{folder} holds a sweep already; add resume=true to continue it, or choose another hydra.sweep.dir"
         )
-    failure = None
+    failure, ranking = None, []
     try:
         yield
     except Exception as error:
@@ -50,8 +50,12 @@ def compared(
         if jobs := read_jobs(folder):
             finished = {job.path for job in before if job.status == "ok"}
             every_job = [*jobs, *jobs_not_run(jobs, planned)]
-            summarise(folder, every_job, config.objective, better(config.objective), finished)
+            ranking = summarise(folder, every_job, config.objective, better(config.objective), finished)
     _raise_for_failures(folder, jobs, failure, failures_allowed)
+    if "data.fold" in swept_options(jobs):
+        from imgclf.sweeps.out_of_fold import report_out_of_fold  # lazy: torch
+
+        report_out_of_fold(folder, ranking[0], config.trainer.accelerator)
     if "cross_evaluate" in config:
         from imgclf.sweeps.robustness import evaluate_robustness  # lazy: torch
 

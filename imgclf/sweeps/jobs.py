@@ -10,7 +10,7 @@ from typing import Literal
 
 from imgclf.runs.run_dir import JOB
 
-AVERAGED_OVER = ("seed",)  # jobs that differ in these options only are runs of the same configuration
+AVERAGED_OVER = ("seed", "data.fold")  # jobs that differ in these options only are runs of the same configuration
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from imgclf.figures.sweeps import plot_metric_grid
 from imgclf.inference.load import load
 from imgclf.inference.predictor import Predictor
 from imgclf.runs.run_dir import RunDir
+from imgclf.sweeps.html_report import write_sweep_report
 from imgclf.sweeps.jobs import Job, compared_options
 from imgclf.sweeps.summary import print_line
 from imgclf.transforms.corruptions import CORRUPTIONS
@@ -72,4 +73,5 @@ def evaluate_robustness(folder: Path, jobs: Sequence[Job], option: str, accelera
     titles = {"row_title": "trained on", "column_title": f"evaluated on {option}", "metric": "test/accuracy"}
     figure = plot_metric_grid(list(means.values()), list(means), values, **titles)
     write_file(folder / "robustness.png", encode_png(render(figure)))
+    write_sweep_report(folder, OmegaConf.load(jobs[0].path / "config.yaml").objective)  # again, with this figure
     print_line(f"robustness:  {file}")

@@ -17,6 +17,7 @@ from imgclf.core.files import write_csv, write_file
 from imgclf.figures.learning_curves import plot_metric_over_epochs
 from imgclf.figures.style import encode_png, render
 from imgclf.figures.sweeps import plot_metric_grid, plot_parallel_coordinates
+from imgclf.sweeps.html_report import write_sweep_report
 from imgclf.sweeps.jobs import (
     Configuration,
     Job,
@@ -51,9 +52,10 @@ def summarise(
         status = "skipped, it was finished" if job.path in skipped else job.status
         print_line(f"{job.path if job.path.name else given}: {status}{': ' if job.error else ''}{job.error}")
     print_line(f"  summary:  {file}")
-    print_line(f"dashboard:  tensorboard --logdir {shlex.quote(str(folder))}\n")
+    print_line(f"dashboard:  tensorboard --logdir {shlex.quote(str(folder))}")
     if figure := plot_summary(jobs, ranking, objective, mode):
         write_file(folder / "summary.png", encode_png(render(figure)))
+    print_line(f"   report:  {write_sweep_report(folder, objective)}\n")
     return ranking
 
 

@@ -13,6 +13,7 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from imgclf.checkpoints.metadata import network_classes
+from imgclf.checkpoints.weights import build_network
 from imgclf.core.device import choose_precision
 
 
@@ -24,10 +25,11 @@ class ByHand:
 
     def __init__(self, config: dict[str, Any], device: torch.device, size: int) -> None:
         layout = {"image_shape": [1, 28, 28], "num_classes": 10, "_convert_": "all"}
-        network = instantiate(config["model"], **layout, _execution_whitelist_=network_classes())
-        self.network = network.to(device, memory_format=torch.channels_last)
-        factory = instantiate(config["optimizer"], _convert_="all", _execution_whitelist_=("torch.optim.*",))
-        self.optimizer = factory(network.parameters())
+        factory = instantiate(config["model"], **layout, _partial_=True, _execution_whitelist_=network_classes())
+        network = build_network(factory)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        optimizer = instantiate(config["optimizer"], _convert_="all", _execution_whitelist_=("torch.optim.*",))
+        self.optimizer = optimizer(network.parameters())
         self.loss = nn.CrossEntropyLoss(label_smoothing=config["loss"]["label_smoothing"])
         self.mixed = choose_precision(config["trainer"]["precision"], device) == "bf16-mixed"
         self.batch_size, self.device = config["data"]["batch_size"], device

@@ -13,7 +13,10 @@ from rich.table import Column, Table
 
 from imgclf.core.names import BINARY_METRICS, MANY_CLASS_METRICS, METRICS, SPLITS
 from imgclf.data.datamodule import ImageDataModule
+from imgclf.evaluation.calibration import calibrate_best
 from imgclf.evaluation.evaluate import evaluate
+from imgclf.evaluation.html_report import write_report
+from imgclf.evaluation.intervals import bootstrap_intervals
 from imgclf.evaluation.report import result_figures, write_tables
 from imgclf.figures.dataset import plot_dataset
 from imgclf.figures.learning_curves import plot_learning_curves
@@ -43,6 +46,9 @@ def evaluate_best(
     if not trainer.is_global_zero:
         return None
     with resumable(run_dir):
+        if config["classifier"]["temperature"] == "validation":
+            moves_threshold = config["classifier"]["threshold"] == "validation"
+            calibrate_best(run_dir.best, data, trainer.strategy.root_device, moves_threshold)
         predictor = load(run_dir.best, trainer.strategy.root_device)
         evaluations = {split: evaluate(predictor, data, split) for split in data.splits if split in {"val", *splits}}
         history, names = History.of(trainer), predictor.class_names
@@ -64,7 +70,9 @@ def evaluate_best(
         for name, figure in figures.items():
             publish_figure(run_dir, trainer, name, figure)
         write_tables(run_dir, list(evaluations.values()), predictor)
+        run_dir.write_json("intervals.json", bootstrap_intervals(list(evaluations.values())[-1]))
         publish_results(trainer, evaluations, metrics, config)
+        write_report(run_dir, metrics, predictor, list(evaluations.values()), data)
         run_dir.write_json("metrics.json", metrics)  # last: the run is finished once it is there
     return metrics
 
@@ -100,3 +108,4 @@ def print_summary(run_dir: RunDir, metrics: Mapping[str, float | None], override
         commands["dashboard"] = ["tensorboard", "--logdir", str(run_dir.path)]
     for purpose, command in zip(commands, map(shell_command, commands.values()), strict=True):
         console.print(f"{purpose:>9}:  {escape(command)}", highlight=False, soft_wrap=True)
+    console.print(f"   report:  {escape(str(run_dir.path / 'report.html'))}", highlight=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from imgclf.checkpoints.metadata import build_metadata
 from imgclf.core import rng
 from imgclf.core.names import BINARY_OBJECTIVES
 from imgclf.data.datamodule import ImageDataModule
+from imgclf.evaluation.calibration import check_labels
 from imgclf.figures.dataset import plot_samples
 from imgclf.models.classifier import Classifier
 from imgclf.runs.resume import find_checkpoint, resume_hint
@@ -40,7 +41,8 @@ def fit(
         config: the run's configuration, plain types.
 
     Raises:
-        ValueError: the options do not fit the data, or the checkpoint in the folder belongs to another run.
+        ValueError: the options do not fit the data or the checkpoint in the folder belongs to another run; a
+            temperature cannot be chosen on these validation images.
         OSError, KeyboardInterrupt: as ``resumable`` says.
     """
     classes, threshold = len(data.class_names), config["classifier"]["threshold"]
@@ -48,6 +50,8 @@ def fit(
         raise ValueError(f"objective={config['objective']} needs data of two classes, not {classes}")
     if classes != 2 and threshold != 0.5:
         raise ValueError(f"threshold={threshold} is for two classes, not {classes}: leave it out")
+    if classifier.chooses_temperature:
+        check_labels(data.dataset("val").targets)
     with resumable(run_dir):
         try:
             checkpoint = _prepare(run_dir, data, classifier, trainer, config) if trainer.is_global_zero else None

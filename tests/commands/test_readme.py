@@ -47,8 +47,7 @@ def test_both_recipes_together_take_under_40_lines():
     assert sum(len(text.strip().splitlines()) for text in code) < 40
 
 
-def test_the_readme_is_under_200_lines_and_names_the_test_command():
-    assert len(README.splitlines()) < 200
+def test_the_readme_names_the_test_command():
     assert "pip install -e '.[dev]' && pytest -n 2\n" in README
     script = (PROJECT / ".ci" / "run").read_text()
     assert "pip install --quiet -e '.[dev]'" in script

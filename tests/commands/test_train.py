@@ -79,7 +79,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     assert result.code == 0, result.err
     run = tmp_path / "run"
     values = json.loads((run / "metrics.json").read_text())
-    names = (*METRICS, "auroc", "calibration_error")
+    names = (*METRICS, "auroc", "calibration_error", *(f"accuracy_at_{percent}" for percent in (80, 90, 95)))
     expected = {f"{split}/{name}" for split in ("train", "val", "test") for name in names}
     assert set(values) == expected | {*TIMES, "best_epoch", "epochs"}
     assert values["epochs"] == 3
@@ -111,6 +111,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     left = {path.name for path in run.iterdir()}
     assert left == {
         *("per_class.csv", "confusion_matrix.csv", "predictions.csv", "mistakes.csv"),
+        *("intervals.json", "model_card.json", "report.html"),
         *("metrics.json", "metrics.csv", "config.yaml", "environment.json", "train.log"),
         *("checkpoints", "figures", "tensorboard"),
     }
@@ -120,7 +121,8 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     assert {"train/loss", "val/accuracy", "step/loss", "lr", "images_per_second", "result/test/accuracy"} <= set(
         scalars
     )
-    assert events.Tags()["images"] == ["samples", "curves", "data", "confusion_matrix", "mistakes", "calibration"]
+    drawn = ["samples", "curves", "data", "confusion_matrix", "mistakes", "calibration", "risk_coverage"]
+    assert events.Tags()["images"] == drawn
     assert "_hparams_/experiment" in events.summary_metadata
     shown = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"data/variation" in shown
@@ -132,6 +134,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
         f"predict:  python {PROJECT}/evaluate.py ckpt=run/checkpoints/best.ckpt images=PATH",
         "model=cnn trainer.max_epochs=3 seed=7 hydra.run.dir=run resume=true",
         "dashboard:  tensorboard --logdir run",
+        "report:  run/report.html",
     ):
         assert line in result.out.replace(str(run), "run")
 

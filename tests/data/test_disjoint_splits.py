@@ -55,10 +55,21 @@ def test_no_image_is_in_two_splits_whatever_the_seeds(name, tmp_path, monkeypatc
     for source in (TorchvisionImages, NoisyImages, AmatImages) if options.get("base") != "digits" else ():
         monkeypatch.setattr(source, "load", numbered)
     tests = set()
-    for seed, split_seed, val_fraction in ((0, 0, 0.1), (1, 0, 0.3), (0, 1, 0.3), (2, 7, 0.5)):
-        data = kind(**options, seed=seed, split_seed=split_seed, val_fraction=val_fraction, batch_size=2)
+    divisions = [{"val_fraction": 0.1}, {"val_fraction": 0.3, "seed": 1}, {"val_fraction": 0.3, "split_seed": 1}]
+    divisions += [{"val_fraction": 0.5, "seed": 2, "split_seed": 7}]
+    if options.get("protocol") != "larochelle":
+        divisions += [{"folds": 3, "fold": fold} for fold in range(3)]
+    validated = {}
+    for division in divisions:
+        data = kind(**options, **division, batch_size=2)
         parts = [set(data.dataset(split).digests()) for split in SPLITS]
         assert all(parts)
         assert len(set.union(*parts)) == sum(map(len, parts)) == sum(len(data.dataset(split)) for split in SPLITS)
         tests.add(frozenset(parts[2]))
+        if data.folds:
+            assert not validated.keys() & set(data.image_names("val"))  # by which all folds know an image
+            validated |= dict(zip(data.image_names("val"), data.dataset("val").digests(), strict=True))
+            total = parts[0] | parts[1]
+    if validated:
+        assert set(validated.values()) == total
     assert len(tests) == 1  # the test images are the same for all

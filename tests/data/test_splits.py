@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from imgclf.data.splits import split_holdout
+from imgclf.data.digits import Digits
+from imgclf.data.noisy import NoisyImages
+from imgclf.data.splits import split_fold, split_holdout
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -79,3 +81,51 @@ def test_without_copies_the_digests_change_nothing():
         split_holdout(labels, 0.2, 1, None, [bytes([row]) for row in range(90)]),
     )
     assert all(torch.equal(one, other) for one, other in zip(plain, careful, strict=True))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_folds_are_disjoint_balanced_and_keep_copies_and_groups_together(grouped):
+    labels = torch.arange(400) % 2
+    digests = [f"{row % 300}".encode() for row in range(400)]  # the last hundred are copies of the first
+    groups = [f"{row // 4}" for row in range(400)] if grouped else None
+    held_out = []
+    for fold in range(5):
+        kept, held = split_fold(labels, 5, fold, 0, groups, digests)
+        assert sorted(torch.cat([kept, held]).tolist()) == list(range(400))
+        assert float(labels[held].double().mean()) == pytest.approx(0.5, abs=0.05)
+        assert len(held) == pytest.approx(80, abs=20)
+        for names in (digests, groups) if groups else (digests,):
+            assert not {names[row] for row in kept.tolist()} & {names[row] for row in held.tolist()}
+        held_out += held.tolist()
+    assert sorted(held_out) == list(range(400))  # each row is in exactly one fold
+    assert not torch.equal(split_fold(labels, 5, 0, 1, groups)[1], split_fold(labels, 5, 0, 0, groups)[1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "said"),
+    [
+        ([0] * 9 + [1] * 3, None, "a class has only 3 images; give at most 3"),
+        ([0] * 9 + [1], None, "a class has only 1 image; leave folds"),
+        ([0] * 9 + [1] * 9, [*"abcdefghi", *"jjjkkklll"], "a class has only 3 groups; give at most 3"),
+    ],
+)
+def test_more_folds_than_a_class_allows_are_refused(labels, groups, said):
+    with pytest.raises(ValueError, match=f"^folds=5: {said}"):
+        split_fold(torch.tensor(labels), 5, 0, 0, groups)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"folds": 1, "fold": 0}, "folds=1: give a whole number from 2 up"),
+        ({"folds": 5, "fold": 5}, "fold=5: give a whole number from 0 to 4"),
+        ({"folds": 5, "fold": -1}, "fold=-1: give a whole number from 0 up"),
+        ({"fold": 1}, "fold=1: say of how many, as in folds=5"),
+        ({"folds": 5}, "folds=5: say which one is for validation"),
+    ],
+)
+def test_a_fold_is_one_of_the_folds(options, said):
+    with pytest.raises(ValueError, match=f"^{said}"):
+        Digits(**options)
+    with pytest.raises(ValueError, match=r"^folds=5: protocol=larochelle"):
+        NoisyImages(protocol="larochelle", folds=5, fold=0)

@@ -1,5 +1,6 @@
 import torch
 
+from tests.conftest import SMALL
 from tests.evaluation.conftest import metrics
 
 
@@ -29,3 +30,12 @@ def test_images_that_were_trained_on_are_in_no_other_split(run, script):
     larochelle = "data=noisy_mnist", "data.protocol=larochelle"
     assert "protocol=larochelle: " in script("evaluate.py", ckpt, *larochelle).error
     assert "ckpt=[A,B] for their mean" in script("evaluate.py", "-m", "ckpt=a,b").error
+
+
+def test_the_fold_of_another_network_may_have_been_trained_on(train, script, tmp_path):
+    folds = ("data.folds=3", "data.fold=0,1,2", "hydra.sweep.dir=sweep")
+    assert train(*SMALL, "-m", *folds).code == 0
+    first, second = (tmp_path / "sweep" / str(fold) / "checkpoints" / "best.ckpt" for fold in range(2))
+    assert script("evaluate.py", f"ckpt={first}", "split=val").code == 0
+    assert "fold=1: the val images may be" in script("evaluate.py", f"ckpt={first}", "split=val", "data.fold=1").error
+    assert "split=val: one network may" in script("evaluate.py", f"ckpt=[{first},{second}]", "split=val").error

@@ -123,3 +123,21 @@ def test_photographs_are_for_networks_of_digits(run, train, script, tiny_data, t
         in script("evaluate.py", ckpt, "images=a.png", "images_as=photo").error
     )
     assert script("evaluate.py", ckpt, "images=a.png", "hydra.run.dir=seen").code == 0
+
+
+def test_a_page_has_a_row_for_each_digit(run, script, tmp_path):
+    page = Image.new("L", (200, 120), 255)
+    for left in (40, 110):
+        page.paste(0, (left, 30, left + 8, 90))
+    page.save(tmp_path / "page.png")
+    ckpt = f"ckpt={run}/checkpoints/best.ckpt"
+    result = script("evaluate.py", ckpt, f"images='{tmp_path / 'page.png'}'", "several=true", "hydra.run.dir=page")
+    assert result.code == 0, result.err
+    with (tmp_path / "page" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["left"]) for row in rows] == pytest.approx([40, 110], abs=4)
+    assert [float(row["bottom"]) for row in rows] == pytest.approx([90, 90], abs=4)
+    assert (tmp_path / "page" / "figures" / "page_1.png").is_file()
+    without = script("evaluate.py", ckpt, "several=true")
+    assert without.code == 1
+    assert "several=true" in without.err

@@ -5,14 +5,13 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, precision_
 
 from imgclf.data.datasets import ImageDataset
 from imgclf.figures.classification import (
-    plot_calibration,
     plot_confusion_matrix,
     plot_heat_maps,
+    plot_label_issues,
     plot_mistakes,
-    plot_precision_recall,
     plot_predictions,
-    plot_roc,
 )
+from imgclf.figures.curves import plot_calibration, plot_precision_recall, plot_roc
 from imgclf.figures.style import BLUE, RED, render, shown_names, wrap_caption
 
 pytestmark = pytest.mark.draws
@@ -178,3 +177,13 @@ def test_calibration_is_how_often_answers_of_a_confidence_are_right():
     assert line.get_xdata().tolist() == pytest.approx([0.5, 0.9, 1.0])
     assert line.get_ydata().tolist() == pytest.approx([0.5, 2 / 3, 1.0])
     render(figure)
+
+
+def test_label_issues_are_ranked_and_name_both_classes():
+    images = ImageDataset(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]))
+    figure = plot_label_issues(images, torch.tensor([0, 1]), torch.tensor([1, 3]), torch.tensor([0.9, 0.5]), NAMES, "t")
+    assert captions(figure) == ["1. a\n→ b +90%", "2. b\n→ ü +50%"]
+    render(figure)
+    empty = torch.empty(0, dtype=torch.int64)
+    images.rows = empty
+    assert "none" in plot_label_issues(images, empty, empty, torch.empty(0), NAMES, "t").get_suptitle()

@@ -1,5 +1,6 @@
 import inspect
 import re
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -16,6 +17,9 @@ from imgclf.models.resnet import ResidualBlock, ResNet
 from imgclf.models.torchvision_models import TorchvisionNetwork
 from tests.conftest import PROJECT, options
 
+HAS_TIMM = find_spec("timm") is not None
+NETWORKS = [name for name in options("model") if name != "timm" or HAS_TIMM]
+
 
 def build(name: str, **arguments):
     config = OmegaConf.load(PROJECT / "conf" / "model" / f"{name}.yaml")
@@ -23,7 +27,7 @@ def build(name: str, **arguments):
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 40, 33)])
-@pytest.mark.parametrize("name", options("model"))
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_model_config(name, shape):
     network = build(name, image_shape=list(shape), num_classes=7)
     logits = network(torch.rand(4, *shape))
@@ -36,12 +40,12 @@ def test_every_model_config(name, shape):
     assert torch.equal(network.eval()(images), rebuilt.eval()(images))
 
 
-@pytest.mark.parametrize("name", options("model"))
+@pytest.mark.parametrize("name", NETWORKS)
 def test_configs_state_the_defaults_of_their_class(name):
     config = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "model" / f"{name}.yaml"))
     network = build(name, image_shape=[1, 28, 28], num_classes=10)
     for argument, default in inspect.signature(type(network).__init__).parameters.items():
-        if argument not in ("self", "image_shape", "num_classes"):
+        if argument not in ("self", "image_shape", "num_classes", "weights", "freeze_epochs"):  # train.yaml has these
             expected = list(default.default) if isinstance(default.default, tuple) else default.default
             assert config[argument] == expected
 

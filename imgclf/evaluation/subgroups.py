@@ -1,0 +1,55 @@
+"""Metrics of the parts of a split, such as the images of women and of men."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from rich import get_console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from imgclf.core.text import printable
+from imgclf.data.folder_scan import natural_key
+from imgclf.evaluation.evaluate import Evaluation
+from imgclf.evaluation.intervals import bootstrap_intervals
+from imgclf.runs.run_dir import RunDir
+
+PRINTED = 30  # values in the terminal
+SHOWN = ("sensitivity", "specificity", "auroc")  # in the terminal beside accuracy, where they are defined
+
+
+def part_of(evaluation: Evaluation, rows: torch.Tensor) -> Evaluation:
+    """The evaluation of some of its images, by their indices, int64."""
+    places = rows.tolist()
+    groups = evaluation.groups and [evaluation.groups[row] for row in places]
+    tensors = {name: getattr(evaluation, name)[rows] for name in ("labels", "losses", "probabilities")}
+    return replace(evaluation, names=[evaluation.names[row] for row in places], groups=groups, **tensors)
+
+
+def report_subgroups(run_dir: RunDir, evaluation: Evaluation, by: str, values: Sequence[str]) -> None:
+    """Writes subgroups.csv, the metrics for each value with their 95% intervals, and prints a table of them.
+
+    The values are those that ``imgclf.data.subgroups.subgroups`` finds for ``by``, one for each image.
+    """
+    table: list[dict[str, str | float]] = []
+    for value in sorted(set(values), key=natural_key):
+        part = part_of(evaluation, torch.tensor([row for row, one in enumerate(values) if one == value]))
+        cells: dict[str, str | float] = {"value": printable(value), "images": len(part.labels)}
+        for name, (low, high) in bootstrap_intervals(part).items():
+            name = name.partition("/")[2]
+            cells |= {name: part.metrics[f"{part.split}/{name}"], f"{name}_low": low, f"{name}_high": high}
+        table.append(cells)
+    run_dir.write_csv("subgroups.csv", list(table[0]), table)
+
+    metrics = ["accuracy", *(name for name in SHOWN if name in table[0])]
+    numbers = [Column(name, justify="right") for name in ("images", "accuracy (95%)", *metrics[1:])]
+    shown = Table("value", *numbers, title=f"{evaluation.split} by {escape(by)}")
+    for cells in table[:PRINTED]:
+        accuracy, *others = ("" if math.isnan(float(cells[name])) else f"{cells[name]:.3f}" for name in metrics)
+        interval = f"({cells['accuracy_low']:.2f} to {cells['accuracy_high']:.2f})"
+        value = escape(str(cells["value"])) or "(none)"
+        shown.add_row(value, f"{cells['images']:,}", f"{accuracy} {interval}", *others)
+    get_console().print(shown)
+    if len(table) > PRINTED:
+        get_console().print(f"... and {len(table) - PRINTED:,} more values in subgroups.csv", highlight=False)
