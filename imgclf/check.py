@@ -27,7 +27,7 @@ from rich.table import Column, Table
 from imgclf import cli
 from imgclf.core.text import printable
 from imgclf.data.remarks import remarks
-from imgclf.runs.command_line import quote_text, shell_command
+from imgclf.runs.command_line import quote_text, read_dictionaries, shell_command
 from imgclf.runs.errors import CONF
 
 if TYPE_CHECKING:  # lazy: the help text needs no torch
@@ -54,6 +54,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     with initialize_config_dir(str(CONF)):
         config = compose("train", quote_text(arguments), return_hydra_config=True)
+    read_dictionaries(config.data)
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     choice = config.hydra.runtime.choices.data
     published = choice in PUBLISHED and config.data.get("root") in (None, choice)  # not the user's own folder

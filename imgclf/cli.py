@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from imgclf.core.files import write_file
 from imgclf.help import help_text
-from imgclf.runs.command_line import null_groups, quote_text, repeated, resumed_words
+from imgclf.runs.command_line import null_groups, quote_text, read_dictionaries, repeated, resumed_words
 from imgclf.runs.errors import CONF, OPTIONS_ARE, one_line, unknown_choice
 from imgclf.runs.resume import MAY_CHANGE, flat
 from imgclf.runs.run_dir import JOB
@@ -46,6 +46,7 @@ def task(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
             return _job(main, cfg)
         try:
             with naming_options(cfg):
+                read_dictionaries(cfg.data)
                 return main(cfg)
         except Exception as error:
             with contextlib.suppress(OSError):
@@ -67,6 +68,7 @@ def _job(main: Callable[[Any], Any], cfg: Any) -> Any:
     write(None, None)
     try:
         with naming_options(cfg):
+            read_dictionaries(cfg.data)
             try:
                 return main(cfg)
             except SystemExit as stop:  # would end the whole sweep

@@ -5,7 +5,6 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
 TEXT = re.compile(
-    r"(?P<name>\+{0,2}(data\.(root|labels|backgrounds|positive|group_pattern|label_pattern|train|test|data_dir|cache_dir)"
-    r"|data_dir|cache_dir|ckpt|images|by|to|name|model\.weights|hydra\.(run|sweep)\.dir))=(?P<value>.*)",
+    r"(?P<name>\+{0,2}(data\.(root|labels|backgrounds|positive|group_pattern|label_pattern|train|test|data_dir|cache_dir"
+    r"|class_map|columns)|data_dir|cache_dir|ckpt|images|by|to|name|model\.weights|hydra\.(run|sweep)\.dir))"
+    r"=(?P<value>.*)",
     re.DOTALL,
 )
-NAMES = re.compile(r"(?P<name>\+{0,2}data\.(class_map|columns))=(?P<value>\{.*\})", re.DOTALL)  # text to text
-YAML = "${yaml:%s}"
+DICTIONARIES = ("class_map", "columns")  # of data, from text to text
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)  # as Hydra reads it
 GROUPS_WITH_NONE = ("logger", "callbacks", "scheduler", "augmentation")
 GROUPS_WITHOUT_A_CHOICE = ("experiment", "sweep", "launcher")
@@ -43,14 +42,22 @@ def quote_text(words: Sequence[str]) -> list[str]:
     for word in words:
         if match := TEXT.fullmatch(word):
             word = f"{match['name']}={_quoted(match['name'], match['value'], is_sweep)}"
-        elif (match := NAMES.fullmatch(word)) and ": " in match["value"]:
-            word = f"{match['name']}={_quote(YAML % _quote(match['value']))}"
         quoted.append(word)
     return quoted
 
 
-# Hydra's dictionaries have no keys of other scripts, and take 1 for a number. YAML's are text throughout.
-OmegaConf.register_resolver("yaml", partial(yaml.load, Loader=yaml.BaseLoader), replace=True)
+def read_dictionaries(data: Any) -> None:
+    """Has the options that are dictionaries, such as {normal: NORMAL}, be read as YAML does, with all names as text.
+
+    Hydra's own dictionaries have no keys of other scripts, and take 1 for a number. ``data`` is the DictConfig.
+    """
+    for name in DICTIONARIES:
+        if isinstance(text := data.get(name), str):
+            spaced = text if ": " in text else text.replace(":", ": ")
+            try:
+                data[name] = dict(yaml.load(spaced, yaml.BaseLoader))
+            except (yaml.YAMLError, TypeError, ValueError) as error:
+                raise ValueError(f"data.{name}={text}: write a dictionary of names, such as {{a: b, c: d}}") from error
 
 
 def null_groups(words: Sequence[str]) -> list[str]:
@@ -84,10 +91,6 @@ def unquoted(word: str) -> str:
     """A word that ``quote_text`` would quote, without its quotes."""
     if (match := TEXT.fullmatch(word)) and QUOTED.fullmatch(match["value"]):
         return f"{match['name']}={_parsed(match['value'])}"
-    name, _, value = word.partition("=")
-    if value.startswith("'${yaml:"):
-        value = _parsed(value).removeprefix("${yaml:").removesuffix("}")
-        return f"{name}={_parsed(value)}"
     return word
 
 

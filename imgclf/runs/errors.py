@@ -48,7 +48,8 @@ def one_line(error: Exception) -> str:
     elif isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{error.filename}: {error.strerror}"
     elif isinstance(error, (ValueError, OSError, ArithmeticError, HydraException, OmegaConfBaseException)):
-        text = full_names(str(error).partition("Config search path:")[0], options)
+        said = next((str(e) for e in _chain(error) if str(e)), type(error).__name__)  # Hydra's own may say nothing
+        text = full_names(said.partition("Config search path:")[0], options)
     else:
         notes = "; ".join([*getattr(error, "__notes__", ()), "HYDRA_FULL_ERROR=1 shows where"])
         text = f"{type(error).__name__}: {full_names(str(error)[:300], options)} ({notes})"

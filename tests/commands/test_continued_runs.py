@@ -119,6 +119,7 @@ def test_the_commands_that_a_run_prints_can_be_pasted(train, script, tmp_path):
     result = train(*SMALL, "evaluate_on=[train,val]", "hydra.run.dir=it's a (run), #1=数", "logger=null")
     assert result.code == 0, result.err
     printed = dict(re.findall(r"^ *(\w+):  (.*)$", result.out, re.MULTILINE))
+    assert printed.pop("report").endswith("report.html")
     assert printed.keys() == {"evaluate", "predict", "resume"}  # nothing is there for a dashboard
     for purpose, command in printed.items():
         python, file, *words = shlex.split(command)

@@ -81,6 +81,7 @@ def test_another_folder_is_read_as_the_checkpoint_s_and_evaluated_as_a_whole(tra
         ("train.py data=noisy_digits data.backgrounds=none", "data.backgrounds=none: no such folder"),
         ("evaluate.py ckpt=none.ckpt", "none.ckpt: no such file"),
         ("evaluate.py", "ckpt=PATH is missing"),
+        ("train.py data=image_folder data.columns={file", "data.columns={file: write a dictionary of names"),
     ],
 )
 def test_a_place_that_does_not_exist_is_noticed_before_the_imports(words, message, script, monkeypatch):

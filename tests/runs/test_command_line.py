@@ -5,7 +5,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from imgclf.runs.command_line import null_groups, quote_text, resumed_words, shell_command, unquoted
+from imgclf.runs.command_line import null_groups, quote_text, read_dictionaries, resumed_words, shell_command, unquoted
 
 NAMES = [
     *(
@@ -69,9 +69,14 @@ def test_lists_and_sweeps(tmp_path, monkeypatch):
 def test_names_in_dictionaries_are_text_of_any_script(option, names):
     typed = f"{option}={{{', '.join(f'{json.dumps(key)}: {json.dumps(names[key])}' for key in names)}}}"
     (word,) = quote_text([typed])
-    assert OmegaConf.to_container(OmegaConf.create({"names": value(word)}), resolve=True) == {"names": names}
+    config = OmegaConf.create({option.removeprefix("data."): value(word)})
+    read_dictionaries(config)
+    assert list(config.values()) == [names]
     assert shlex.split(shell_command([word])) == [typed]
     assert quote_text([word]) == [word]
+    short = OmegaConf.create({"columns": "{file:scan,label:7}"})
+    read_dictionaries(short)
+    assert short.columns == {"file": "scan", "label": "7"}
 
 
 def test_null_means_none():
