@@ -48,6 +48,9 @@ def test_every_experiment(name, train, tmp_path, monkeypatch):
         if name == "variations_best":
             assert "needs 52,000 training images" in train(f"experiment={name}", *quick).error
             quick += ("data.protocol=full",)
+        if name == "finetune":
+            pytest.importorskip("timm")
+            quick += ("data.root=chest_xray", "data.image_size=32", "model.weights=null")
         result = train(f"experiment={name}", *quick)
     finally:
         torch.use_deterministic_algorithms(False)

@@ -82,7 +82,7 @@ from tests.conftest import PROJECT, SMALL
         (["trainer.log_every_n_steps=a"], ["trainer.log_every_n_steps=a", "whole number"]),
         (["--epochs", "3"], ["--epochs", "name=value"]),
         (["experiment", "mnist_cnn"], ["cannot read experiment", "name=value"]),
-        (["model.name=resnet18"], ["unknown option model.name", "it comes with model=torchvision"]),
+        (["model.name=resnet18"], ["unknown option model.name", "it comes with model=timm or torchvision"]),
         (["callbacks.ema.decay=0.9"], ["unknown option callbacks.ema", "it comes with callbacks=ema"]),
         (["n_trials=3"], ["unknown option n_trials", "it comes with sweep=bayesian or random"]),
         (["callbacks=ema", "callbacks.ema.decay=1"], ["callbacks.ema.decay=1", "not including, 1"]),

@@ -58,7 +58,7 @@ def test_no_image_is_in_two_splits_whatever_the_seeds(name, tmp_path, monkeypatc
     divisions = [{"val_fraction": 0.1}, {"val_fraction": 0.3, "seed": 1}, {"val_fraction": 0.3, "split_seed": 1}]
     divisions += [{"val_fraction": 0.5, "seed": 2, "split_seed": 7}]
     if options.get("protocol") != "larochelle":
-        divisions += [{"folds": 3, "fold": fold} for fold in range(3)]
+        divisions += [{"folds": 3, "fold": fold} for fold in range(3) if kind is not AmatImages]
     validated = {}
     for division in divisions:
         data = kind(**options, **division, batch_size=2)
