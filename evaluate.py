@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> float | None:
     from imgclf.runs.run_dir import RunDir
 
     paths = options.checkpoint_paths(cfg.ckpt)
-    options.check_corruption(cfg)
+    options.check_evaluation(cfg)
     device = choose_device(cfg.accelerator)
     shorten_steps(device)
     predictor = ensemble([load(path, device) for path in paths])

@@ -14,7 +14,7 @@ It ends with the command that trains on these data.
 
 import logging
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,9 +26,9 @@ from rich.table import Column, Table
 
 from imgclf import cli
 from imgclf.core.text import printable
-from imgclf.data.remarks import remarks
+from imgclf.data.remarks import remarks, same_pixels
+from imgclf.help import CONF
 from imgclf.runs.command_line import quote_text, read_dictionaries, shell_command
-from imgclf.runs.errors import CONF
 
 if TYPE_CHECKING:  # lazy: the help text needs no torch
     from imgclf.data.datamodule import ImageDataModule
@@ -61,7 +61,8 @@ def main(arguments: Sequence[str]) -> None:
     with cli.naming_options({"data": config.data}):
         data = instantiate(config.data, _convert_="all", _execution_whitelist_=("imgclf.data.*",))
         faults = check(data, f"data={choice}", published)
-    print("train on them:", shell_command(["python", "train.py", *arguments]))
+    if "train" in data.splits:
+        print("train on them:", shell_command(["python", "train.py", *arguments]))
     if faults:
         raise ValueError(f"data={choice}: {'; '.join(faults)}: results would not be worth trusting")
 
@@ -93,12 +94,11 @@ def check(data: "ImageDataModule", title: str, published: bool) -> list[str]:
 
 def _copies(data: "ImageDataModule", excuse: str) -> Iterator[Finding]:
     """Images with the same pixels: within a split, in two splits, and under two labels."""
-    same_pixels = defaultdict(list)  # the split, name and class of every image with these pixels
-    for split in data.splits:
-        images = data.dataset(split)
-        for digest, name, label in zip(images.digests(), data.image_names(split), images.targets.tolist(), strict=True):
-            same_pixels[digest].append((split, name, data.class_names[label]))
-    copies = [group for group in same_pixels.values() if len(group) > 1]
+    names_of = {split: data.image_names(split) for split in data.splits}
+    copies = [
+        [(split, names_of[split][place], data.class_names[label]) for split, place, label in group]
+        for group in same_pixels(data)
+    ]
     for split, earlier in EARLIER.items():
         repeats, across = [], []
         for group in copies:

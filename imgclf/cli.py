@@ -5,20 +5,23 @@ import contextlib
 import functools
 import json
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from imgclf.core.files import write_file
-from imgclf.help import help_text
+from imgclf.core.text import CONTROL
+from imgclf.help import CONF, help_text, unknown_choice, unknown_option
 from imgclf.runs.command_line import null_groups, quote_text, read_dictionaries, repeated, resumed_words
-from imgclf.runs.errors import CONF, OPTIONS_ARE, one_line, unknown_choice
 from imgclf.runs.resume import MAY_CHANGE, flat
 from imgclf.runs.run_dir import JOB
 from imgclf.training.distributed import Quiet, Terminated, end_with_parent, report, started_by_us, terminate
@@ -27,6 +30,10 @@ from imgclf.training.distributed import Quiet, Terminated, end_with_parent, repo
 # number of the process that swept.
 OmegaConf.register_resolver("pid", os.getpid, use_cache=True, replace=True)
 
+SWEEP_EXTRA = re.compile("hydra/(sweeper/optuna|launcher/(joblib|submitit_local|submitit_slurm|ray))")
+OPTIONS_ARE = "options are written name=value, such as trainer.max_epochs=3"
+ARGUMENT = re.compile(r"(?<![\w./=-])(?P<name>[A-Za-z]\w*)=(?P<value>[^\s:;,)]*)")  # in an error message of the library
+LONGEST = 4000  # characters of a message
 
 tracebacks = False  # whether the user asked for them
 _failures: list[Exception] = []
@@ -148,3 +155,52 @@ def script(main: Callable[[], object], name: str, usage: str | None, before: Cal
 
 def _refuse(self: argparse.ArgumentParser, message: str) -> NoReturn:
     raise ValueError(f"{message}: {OPTIONS_ARE}; --help lists them")
+
+
+def one_line(error: Exception) -> str:
+    """What, where and what to do instead, without a line break; arguments are called by their options' full names."""
+    key_error = next((e for e in _chain(error) if isinstance(e, OmegaConfBaseException) and e.full_key), None)
+    options = next((e.options for e in _chain(error) if hasattr(e, "options")), {})  # pyrefly: ignore[missing-attribute]
+    if key_error is not None and "is not in struct" in str(key_error):
+        text = unknown_option(key_error)
+    elif isinstance(error, OverrideParseException):
+        how = "quote unusual characters for Hydra too, as in 'ckpt=\"a=b.ckpt\"'"
+        text = f"cannot read {error.override}: {how if '=' in error.override else OPTIONS_ARE}"
+    elif isinstance(error, MissingConfigException) and SWEEP_EXTRA.fullmatch(error.missing_cfg_file or ""):
+        text = f"{error.missing_cfg_file} is not installed: pip install -e '.[sweep]'"
+    elif isinstance(error, MissingConfigException) and (group := (error.missing_cfg_file or "").partition("/"))[1]:
+        text = unknown_choice(group[0], group[2])
+    elif isinstance(error, MemoryError) or "allocate memory" in str(error):
+        text = f"not enough memory: a smaller network, image or data.batch_size takes less ({str(error)[:200]})"
+    elif isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, (ValueError, OSError, ArithmeticError, HydraException, OmegaConfBaseException)):
+        said = next((str(e) for e in _chain(error) if str(e)), type(error).__name__)  # Hydra's own may say nothing
+        text = full_names(said.partition("Config search path:")[0], options)
+    else:
+        notes = "; ".join([*getattr(error, "__notes__", ()), "HYDRA_FULL_ERROR=1 shows where"])
+        text = f"{type(error).__name__}: {full_names(str(error)[:300], options)} ({notes})"
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], " ".join(text.split()))[:LONGEST]
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen = set()  # an error that a thread left behind is raised again while it is handled: a circle
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def full_names(message: str, options: Mapping[str, Any]) -> str:
+    """An error message of the library, such as "val_fraction=2: ...", with the full names of its arguments' options.
+
+    An argument is the one of ``options`` (see ``flat``) whose last part it is; of several, the one of the same value.
+    """
+
+    def full(found: re.Match[str]) -> str:
+        same = [option for option in options if option.rpartition(".")[2] == found["name"]]
+        if len(same) > 1:
+            same = [option for option in same if str(options[option]) == found["value"]]
+        return f"{same[0]}={found['value']}" if len(same) == 1 else found[0]
+
+    return ARGUMENT.sub(full, message)

@@ -1,11 +1,28 @@
-"""--help of train.py and evaluate.py, made from the configuration files; and the arguments of the smaller commands."""
+"""What the configuration files tell: --help, and what to type instead of a wrong name; arguments of small commands."""
 
+import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from omegaconf import OmegaConf
+
+from imgclf.runs.resume import flat
+
+CONF = next(folder / "conf" for folder in Path(__file__).parents if (folder / "conf" / "train.yaml").is_file())
+SYNONYMS = {  # what people type, and the last part of the option that they mean
+    "epochs": "max_epochs",
+    "learning_rate": "lr",
+    "bs": "batch_size",
+    "batch": "batch_size",
+    "device": "accelerator",
+    "gpu": "accelerator",
+    "gpus": "devices",
+    "workers": "num_workers",
+    "size": "image_size",
+}
 WIDTH = 120  # characters of a line
 COLUMN = 42  # where comments begin
 LINE = re.compile(r"(?P<indent> *)(?P<dash>- )?(?P<name>[\w. /]+):(?P<value>[^#]*?)(?:\s*# (?P<comment>.*))?")
@@ -92,3 +109,52 @@ def key_values(words: Sequence[str], usage: str, **defaults: str) -> dict[str, s
     if missing := next((name for name, value in values.items() if not value), None):
         raise ValueError(f"{missing} is missing: give {missing}=..., as --help shows")
     return values
+
+
+def unknown_option(error: Any) -> str:
+    """OmegaConf's error about an unknown key, as a line that names the nearest option or the choice that has it."""
+    group, _, name = error.full_key.rpartition(".")
+    known: Any = OmegaConf.to_container(error.parent_node) if error.parent_node is not None else {}
+    known.pop("hydra", None)
+    names = sorted(key for key in map(str, known) if not key.startswith("_"))
+    same = [option for option in flat(known) if option.rpartition(".")[2] == SYNONYMS.get(name, name)]
+    if not group and same:
+        return f"unknown option {name}: did you mean {same[0]}?"
+    folder = group or "sweep"  # whose choices add options of their own to the configuration
+    files: dict[str, Any] = {file.stem: OmegaConf.load(file) for file in sorted((CONF / folder).glob("*.yaml"))}
+    own = {choice for choice, options in files.items() if name in options}
+    inherit = {choice for choice, options in files.items() if own & set(map(str, options.get("defaults", [])))}
+    hint = ""
+    if choices := sorted(own | inherit):
+        hint = f"it comes with {folder}={' or '.join(choices)}; "
+    elif not group and (found := _other_groups_with(SYNONYMS.get(name, name))):
+        return f"unknown option {name}: {found}"
+    elif close := difflib.get_close_matches(name, names, n=1):
+        hint = f"did you mean {error.full_key.removesuffix(name)}{close[0]}? "
+    return f"unknown option {error.full_key}: {hint}{group or 'the configuration'} has {', '.join(names)}"
+
+
+def unknown_choice(group: str, choice: str) -> str:
+    """What to type instead of a choice that a group does not have."""
+    given, choices = f"{group}={choice}", sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    if group == "data" and (len(Path(choice).parts) > 1 or Path(choice).is_dir()):
+        return f"{given}: for a folder of images type data=image_folder data.root={choice}"
+    if group == "model":
+        from torchvision.models import list_models  # lazy: it takes a second
+
+        if choice in list_models():
+            return f"{given}: for a network of torchvision type model=torchvision model.name={choice}"
+    close = difflib.get_close_matches(choice, choices, n=1)
+    hint = f"did you mean {group}={close[0]}? " if close else ""
+    return f"{given}: {hint}choose one of {', '.join(choices)}" if choices else f"{group}: no such group of options"
+
+
+def _other_groups_with(name: str) -> str:
+    """Which choices have an option, such as "data.image_size comes with data=image_folder"; empty if none has it."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(CONF.glob("*/*.yaml")):
+        if file.parent.name not in ("experiment", "launcher", "sweep"):  # which set the options of others
+            for option in flat(OmegaConf.to_container(OmegaConf.load(file), resolve=False)):
+                if option.rpartition(".")[2] == name:
+                    found.setdefault(f"{file.parent.name}.{option}", []).append(file.stem)
+    return ", ".join(f"{option} comes with {option.partition('.')[0]}={' or '.join(found[option])}" for option in found)

@@ -11,10 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from imgclf.core.files import check_checkpoint_file
+from imgclf.core.files import check_checkpoint_file, find_folder
 from imgclf.core.names import METRICS, OBJECTIVES, SPLITS
 from imgclf.core.validation import Positive, Seed, Strength, describe_fault
-from imgclf.imaging.image_files import find_folder
 from imgclf.runs.run_dir import RunDir
 from imgclf.training.cluster import as_started
 
@@ -171,7 +170,7 @@ def offer_checkpoint_data(words: Sequence[str]) -> None:
     ConfigStore.instance().store(group="data", name="checkpoint", node=config, replace=True)
 
 
-def check_corruption(cfg: DictConfig) -> None:
+def check_evaluation(cfg: DictConfig) -> None:
     """Raises ValueError for an unknown corruption, for it or by= beside images=, and for several= without images."""
     from imgclf.transforms.corruptions import CORRUPTIONS, SEVERITIES  # lazy: it imports torch
 

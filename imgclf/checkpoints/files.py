@@ -1,5 +1,6 @@
 """Checkpoint files: written whole or not at all, and read without executing anything that they hold."""
 
+import functools
 import os
 import zipfile
 from pathlib import Path
@@ -60,6 +61,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if "preprocessing" not in metadata:
         raise ValueError(f"{path}: made by imgclf 0.1, which this version does not read: train it again")
     return checkpoint
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint says of itself; a file that has not changed since is not read again. Raises as above."""
+    check_checkpoint_file(path)
+    state = Path(path).stat()
+    return _metadata(Path(path), state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=32)
+def _metadata(path: Path, time: int, size: int) -> dict[str, Any]:
+    return read_checkpoint(path)[METADATA_KEY]
 
 
 def read_torch_file(path: Path) -> Any:

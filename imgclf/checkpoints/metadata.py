@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 
 import imgclf.data
 import imgclf.models
-from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
+from imgclf.checkpoints.files import read_metadata
 from imgclf.checkpoints.untrusted import check_class_names, check_config
 from imgclf.core.names import SPLITS, VERSION
 from imgclf.core.rebuild import Rebuildable
@@ -71,7 +71,7 @@ def read_data_config(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: as ``read_checkpoint`` does, or the data are no data module of imgclf.
     """
-    config = read_checkpoint(path)[METADATA_KEY].get("data")
+    config = read_metadata(path).get("data")
     if not config:
         return {}
     known = _subclasses(imgclf.data, ImageDataModule)

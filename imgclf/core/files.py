@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and files and folders that have to be there."""
 
 import contextlib
 import csv
@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from imgclf.core.text import printable
 
 
 def write_file(path: Path, data: str | bytes) -> Path:
@@ -44,3 +46,18 @@ def check_checkpoint_file(path: str | Path) -> None:
         raise FileNotFoundError(f"{path}: this is a folder; name a file, such as {path}/checkpoints/best.ckpt")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; the checkpoints of a run are in its checkpoints/ folder")
+
+
+def find_folder(root: str, data_dir: str | Path) -> Path:
+    """The folder that ``root`` names, as seen from here or else from ``data_dir``.
+
+    Raises:
+        FileNotFoundError: there is no such folder in either place.
+    """
+    path = Path(root).expanduser()
+    places = [path.absolute(), (Path(data_dir).expanduser() / path).absolute()]
+    for place in places:
+        if place.is_dir():
+            return place
+    looked_at = " or ".join(map(printable, dict.fromkeys(places)))
+    raise FileNotFoundError(f"root={root}: no such folder ({looked_at}); give it as root=DIR")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import CatMetric, MeanMetric
 from torchmetrics.functional import classification as functional
 
-from imgclf.core.names import METRIC_TABLE, TOP5_FROM
+from imgclf.core.names import CALIBRATION_BINS, METRIC_TABLE, TOP5_FROM
 
 
 def decide(probabilities: Tensor, threshold: float | Tensor = 0.5) -> Tensor:
@@ -103,7 +103,7 @@ def many_class_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tenso
         for label in (present if len(present) > 1 else ())
     ]
     area = torch.stack(areas).mean() if areas else torch.tensor(math.nan)
-    error = functional.multiclass_calibration_error(probabilities, labels, n_bins=15, **options)
+    error = functional.multiclass_calibration_error(probabilities, labels, n_bins=CALIBRATION_BINS, **options)
     values = {"auroc": area.clamp_max(1), "calibration_error": error}
     if classes >= TOP5_FROM:
         top5 = functional.multiclass_accuracy(probabilities, labels, top_k=5, average="micro", **options)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 VERSION = "0.2.0"
 SPLITS = ("train", "val", "test")
+CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,15 @@ METRIC_TABLE = {
     "average_precision": Metric("binary_average_precision", takes_scores=True, needs=(1,)),
     "sensitivity": Metric("binary_recall", needs=(1,)),
     "specificity": Metric("binary_specificity", needs=(0,)),
-    "calibration_error": Metric("binary_calibration_error", {"n_bins": 15}, takes_scores=True, lower_is_better=True),
+    "calibration_error": Metric(
+        "binary_calibration_error", {"n_bins": CALIBRATION_BINS}, takes_scores=True, lower_is_better=True
+    ),
 }
 METRICS = ("loss", *(name for name, metric in METRIC_TABLE.items() if not metric.binary))
 BINARY_METRICS = tuple(name for name, metric in METRIC_TABLE.items() if metric.binary)
 # More than two classes have these too, but only in an evaluation: training keeps no probabilities of its epochs.
 MANY_CLASS_METRICS = ("auroc", "calibration_error", "top5_accuracy")
+EVALUATION_METRICS = tuple(dict.fromkeys((*METRICS, *BINARY_METRICS, *MANY_CLASS_METRICS)))  # in the order of tables
 TOP5_FROM = 20  # classes, from which the top-5 accuracy says something
 COVERAGES = (80, 90, 95)  # percent of the images, the most confident ones, whose accuracy an evaluation tells
 LOWER_IS_BETTER = ("loss", *(name for name, metric in METRIC_TABLE.items() if metric.lower_is_better))

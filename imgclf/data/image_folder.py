@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from imgclf.core.files import find_folder
 from imgclf.core.names import SPLITS
 from imgclf.core.text import printable
 from imgclf.core.validation import Positive, checked
@@ -20,7 +21,7 @@ from imgclf.data.folder_scan import UNDIVIDED, ImageFile, class_names_of, compil
 from imgclf.data.label_table import find_table, scan_table
 from imgclf.data.memmap_cache import Form, MemmapImageDataset, decode_files
 from imgclf.data.splits import split_holdout
-from imgclf.imaging.image_files import Fit, find_folder
+from imgclf.imaging.image_files import Fit
 
 UNDIVIDED_TEST_FRACTION = 0.2
 TEST_SEED = 0  # of the test images of an undivided folder, which are the same in every run

@@ -69,21 +69,26 @@ def copies(data: "ImageDataModule") -> Iterator[str]:
     """Image files with equal pixels in two splits or under two labels; their hashes come from the cache."""
     if not isinstance(data.dataset("train"), MemmapImageDataset):
         return
-    places: dict[bytes, set[str]] = defaultdict(set)
-    labels: dict[bytes, set[int]] = defaultdict(set)
+    groups = same_pixels(data)
+    places = [{split for split, _, _ in group} for group in groups]
+    if across := [splits for splits in places if len(splits) > 1]:
+        splits = " and ".join(split for split in data.splits if any(split in found for found in across))
+        yield f"{len(across)} images are in several of {splits}, pixel by pixel: their metrics are too good"
+    if unsure := sum(len({label for _, _, label in group}) > 1 for group in groups):
+        yield f"{unsure} images have one label here and another there, pixel by pixel"
+    if groups and not across:
+        count = sum(map(len, groups)) - len(groups)
+        yield f"{count} images are copies of others, pixel by pixel: all of them are in one split"
+
+
+def same_pixels(data: "ImageDataModule") -> list[list[tuple[str, int, int]]]:
+    """Groups of images with equal pixels: the split, the place in it and the label of each."""
+    groups: dict[bytes, list[tuple[str, int, int]]] = defaultdict(list)
     for split in data.splits:
         dataset = _unread(data, split)
-        for digest, label in zip(dataset.digests(), dataset.targets.tolist(), strict=True):
-            places[digest].add(split)
-            labels[digest].add(label)
-    if across := [digest for digest, splits in places.items() if len(splits) > 1]:
-        splits = " and ".join(split for split in data.splits if any(split in places[digest] for digest in across))
-        yield f"{len(across)} images are in several of {splits}, pixel by pixel: their metrics are too good"
-    if unsure := sum(len(known) > 1 for known in labels.values()):
-        yield f"{unsure} images have one label here and another there, pixel by pixel"
-    total = sum(len(_unread(data, split)) for split in data.splits)
-    if len(places) < total and not across:
-        yield f"{total - len(places)} images are copies of others, pixel by pixel: all of them are in one split"
+        for place, (digest, label) in enumerate(zip(dataset.digests(), dataset.targets.tolist(), strict=True)):
+            groups[digest].append((split, place, label))
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _unread(data: "ImageDataModule", split: str) -> ImageDataset:

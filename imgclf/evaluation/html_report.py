@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from PIL import Image
 
-from imgclf.core.names import BINARY_METRICS, COVERAGES, MANY_CLASS_METRICS, METRICS, SPLITS
+from imgclf.core.names import COVERAGES, EVALUATION_METRICS, SPLITS
 from imgclf.core.text import printable
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.evaluation.evaluate import Evaluation
@@ -77,7 +77,7 @@ def run_page(folder: str | Path, metrics: Mapping[str, float | None] | None = No
     split = splits[-1]
     per_class = [row for row in _read_csv(folder / "per_class.csv") if row["split"] == split]
     of_coverage = (f"accuracy_at_{percent}" for percent in COVERAGES)
-    names = dict.fromkeys((*METRICS, *BINARY_METRICS, *MANY_CLASS_METRICS, *of_coverage))
+    names = (*EVALUATION_METRICS, *of_coverage)
     mistakes = _read_csv(folder / "mistakes.csv")
     return render_page(
         Path(__file__).with_name("report.html.j2"),

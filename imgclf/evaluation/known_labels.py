@@ -2,11 +2,12 @@
 
 import logging
 import os
+import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
 from imgclf.core.text import printable, some_names
-from imgclf.data.label_table import FileIndex, read_label_table
+from imgclf.data.label_table import read_label_table
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ def known_labels(files: Sequence[Path], class_names: Sequence[str]) -> list[int 
     Raises:
         ValueError: a labels.csv is not such a table.
     """
-    tables: dict[Path, dict[Path, str] | None] = {}
+    tables: dict[Path, dict[str, str] | None] = {}
     labels, listed = [], set()
     from_folders: dict[str, Path] = {}  # the name of a class, to a folder that is called so
     for file in files:
@@ -29,8 +30,10 @@ def known_labels(files: Sequence[Path], class_names: Sequence[str]) -> list[int 
         for folder in path.parents:
             if folder not in tables:
                 tables[folder] = _labels_of(folder / "labels.csv")
-            if path in (table := tables[folder] or {}):
-                name = table[path]
+            below = path.relative_to(folder)
+            called = (below.as_posix(), below.with_suffix("").as_posix())
+            if label := next((table[one] for one in called if one in (table := tables[folder] or {})), None):
+                name = label
                 listed.add(name)
                 break
         else:
@@ -48,10 +51,8 @@ def known_labels(files: Sequence[Path], class_names: Sequence[str]) -> list[int 
     return labels
 
 
-def _labels_of(table: Path) -> dict[Path, str] | None:
-    """The path of each image that a table lists, to the name of its class. None if there is no table."""
+def _labels_of(table: Path) -> dict[str, str] | None:
+    """What a table calls each image, as seen from its folder, to the name of its class. None if there is no table."""
     if not table.is_file():
         return None
-    found = FileIndex([table.parent])
-    rows = [(found.find(row.file), row.label) for row in read_label_table(table) if row.label]
-    return {path: label for path, label in rows if path is not None}
+    return {posixpath.normpath(row.file): row.label for row in read_label_table(table) if row.label}

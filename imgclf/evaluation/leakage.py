@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imgclf.checkpoints.files import METADATA_KEY, read_checkpoint
+from imgclf.checkpoints.files import read_metadata
 from imgclf.checkpoints.metadata import changed_splits, read_data_config
+from imgclf.core.files import find_folder
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.image_folder import ImageFolder
 from imgclf.data.label_table import find_table
-from imgclf.imaging.image_files import find_folder
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ DIVISION = ("protocol", "val_fraction", "split_seed", "folds", "fold", "val_fold
 
 def warn_of_changed_data(ckpt: str, data: ImageDataModule) -> None:
     """Warns if the data is no longer the data that the checkpoint was trained with (``changed_splits``)."""
-    if changed := changed_splits(read_checkpoint(ckpt)[METADATA_KEY], data):
+    if changed := changed_splits(read_metadata(ckpt), data):
         message = (
             "%s was trained with other %s images than these: it may have seen some that it is tested on, and the "
             "metrics do not compare with its own"
@@ -84,7 +84,7 @@ def is_other_folder(paths: Sequence[str], given: Mapping[str, Any]) -> bool:
         here = {name: given.get(name) for name in (*place, "image_size", "channels", "fit", "bits")}  # one decoding
         moved: dict[str, Any] = {**trained_on, **here, "skip_bad": True}
         with contextlib.suppress(ValueError, OSError):  # a folder that cannot be divided as the checkpoint's was
-            known = read_checkpoint(path)[METADATA_KEY].get("fingerprints") or {}
+            known = read_metadata(path).get("fingerprints") or {}
             if known.get("train") == ImageFolder(**moved).fingerprint("train"):
                 return False
     return True

@@ -83,8 +83,7 @@ def result_figures(evaluation: Evaluation, class_names: list[str]) -> dict[str, 
         "mistakes": plot_mistakes(evaluation.images, labels, evaluation.predicted, probabilities, class_names, title),
     }
     correct, confidence = evaluation.predicted == labels, evaluation.confidence
-    title = f"{split.capitalize()}: calibration error {metrics[f'{split}/calibration_error']:.4f}"
-    figures["calibration"] = plot_calibration(correct, confidence, title)
+    figures["calibration"] = plot_calibration(correct, confidence, f"{split.capitalize()}, predicted classes")
     figures["risk_coverage"] = plot_risk_coverage(correct, confidence, f"{split.capitalize()}: risk and coverage")
     if evaluation.num_classes == 2:
         scores, positive = probabilities[:, 1], f"{split.capitalize()}, {class_names[1]}"

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from imgclf.core import rng
+from imgclf.core.names import CALIBRATION_BINS
 
 BLOCK = 100  # resamples at a time, so that ten thousand images take a few MB
-CALIBRATION_BINS = 15
 
 
 def resample(count: int, resamples: int, groups: Sequence[str | None] | None = None) -> Iterator[Tensor]:

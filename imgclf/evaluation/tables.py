@@ -31,11 +31,10 @@ def per_class_rows(evaluation: Evaluation, class_names: list[str]) -> list[list[
     random = np.random.default_rng(rng.derive_seed("per_class"))
     members = unit_of_image(len(evaluation.labels), evaluation.groups)
     if (size := int(members.max()) + 1) < len(members):  # resample groups: how many images of each are in each cell?
-        cell_of = {cell: number for number, cell in enumerate(zip(truth.tolist(), answer.tolist(), strict=True))}
-        pairs = zip(evaluation.labels.tolist(), evaluation.predicted.tolist(), strict=True)
+        cell_of = np.zeros(counts.shape, int)
+        cell_of[truth, answer] = np.arange(len(cells))
         contents = np.zeros((size, len(cells)))
-        for member, pair in zip(members.tolist(), pairs, strict=True):
-            contents[member, cell_of[pair]] += 1
+        np.add.at(contents, (members.numpy(), cell_of[evaluation.labels, evaluation.predicted]), 1)
         resamples = random.multinomial(size, np.full(size, 1 / size), RESAMPLES) @ contents
     else:  # images drawn with replacement fall into the cells of the confusion matrix by a multinomial distribution
         resamples = random.multinomial(len(members), cells / cells.sum(), RESAMPLES)

@@ -9,15 +9,14 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from imgclf.core.metrics import accuracy_by_coverage
-from imgclf.core.names import COVERAGES
+from imgclf.core.names import CALIBRATION_BINS, COVERAGES
 from imgclf.figures.style import BLUE, GREY, ORANGE, despine
-
-CALIBRATION_BINS = 15
 
 
 def plot_calibration(correct: Tensor, confidence: Tensor, title: str) -> Figure:
     """Draws how often the answers of each confidence are right: a reliability diagram in 15 bins (Guo et al. 2017).
 
+    The title gets their calibration error: the mean distance from the diagonal, weighted by the bins' answers.
     There are N answers: whether each is right, bool (N,), and the probability of its class, float (N,) in [0, 1].
     """
     bins = (confidence * CALIBRATION_BINS).long().clamp_max(CALIBRATION_BINS - 1)
@@ -28,7 +27,8 @@ def plot_calibration(correct: Tensor, confidence: Tensor, title: str) -> Figure:
     ax, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     ax.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfectly calibrated")
     ax.plot((sums / counts)[used], (right / counts)[used], "o-", color=BLUE, label="answers")
-    ax.set(title=title, ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+    error = float((right - sums).abs().sum() / len(bins))
+    ax.set(title=f"{title}: calibration error {error:.4f}", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
     ax.legend(frameon=False, loc="upper left")
     ax.grid(alpha=0.3)
     edges = torch.linspace(0, 1, CALIBRATION_BINS + 1)

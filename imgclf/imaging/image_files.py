@@ -195,21 +195,6 @@ def describe_unread(unread: Counter[str]) -> str:
     return f"passed over {unread.total()} files that are not read as images: {counts}{hint}"
 
 
-def find_folder(root: str, data_dir: str | Path) -> Path:
-    """The folder that ``root`` names, as seen from here or else from ``data_dir``.
-
-    Raises:
-        FileNotFoundError: there is no such folder in either place.
-    """
-    path = Path(root).expanduser()
-    places = [path.absolute(), (Path(data_dir).expanduser() / path).absolute()]
-    for place in places:
-        if place.is_dir():
-            return place
-    looked_at = " or ".join(map(printable, dict.fromkeys(places)))
-    raise FileNotFoundError(f"root={root}: no such folder ({looked_at}); give it as root=DIR")
-
-
 def sixteen_bit_maximum(file: Path) -> int | None:
     """The largest value of an image of 16 bits; None for any other file, or one that cannot be read."""
     with contextlib.suppress(Exception), Image.open(file, formats=FORMATS) as image:

@@ -35,7 +35,9 @@ def to_sources(images: Any, image_shape: tuple[int, int, int], bits: int) -> Ten
         raise ValueError(f"images={images}: give an array, a path, a PIL image, bytes, an open file, or a list of them")
     images, found = list(images), []
     if images and all(isinstance(image, np.ndarray | Tensor) for image in images):
-        return arrays_to_images(images, image_shape, bits)
+        tensors = [_to_tensor(image, bits) for image in images]
+        if len({(tensor.shape, tensor.dtype) for tensor in tensors}) == 1:
+            return arrays_to_images(torch.stack(tensors), image_shape, bits)
     for image in images:
         if isinstance(image, np.ndarray | Tensor):
             read = arrays_to_images(image, image_shape, bits)
@@ -51,28 +53,19 @@ def to_sources(images: Any, image_shape: tuple[int, int, int], bits: int) -> Ten
 
 
 def arrays_to_images(
-    images: np.ndarray | Tensor | Sequence[np.ndarray | Tensor], image_shape: tuple[int, int, int], bits: int = 16
+    images: np.ndarray | Tensor, image_shape: tuple[int, int, int], bits: int = 16
 ) -> Tensor | list[Image.Image]:
     """Images of ``image_shape`` as one tensor (N, C, H, W); images of another size or colour as PIL images.
 
     Args:
-        images: one image (H, W), (H, W, C) or (C, H, W); or several, (N, H, W), (N, C, H, W) or (N, H, W, C); or a list
-            of images. uint8, bool, float in [0, 1], or uint16 of which ``bits`` are in use.
+        images: one image (H, W), (H, W, C) or (C, H, W); or several, (N, H, W), (N, C, H, W) or (N, H, W, C). uint8,
+            bool, float in [0, 1], or uint16 of which ``bits`` are in use.
         image_shape: C, H, W of the network's inputs.
 
     Raises:
         ValueError: other values, or a shape that can be read in two ways.
     """
-    if isinstance(images, np.ndarray | Tensor):
-        batch = _to_tensor(images, bits)
-    else:
-        tensors = [_to_tensor(image, bits) for image in images]
-        if len({(tensor.shape, tensor.dtype) for tensor in tensors}) > 1:
-            found = [arrays_to_images(tensor, image_shape) for tensor in tensors]
-            return [image for one in found for image in (one if isinstance(one, list) else _to_pil(one))]
-        batch = torch.stack(tensors)
-        if batch.ndim == 4 and batch.shape[1:] != image_shape and _is_channels_last(tensors[0]):
-            batch = batch.permute(0, 3, 1, 2)
+    batch = _to_tensor(images, bits)
     channels, size = image_shape[0], image_shape[1:]
     if batch.ndim == 2:
         batch = batch[None, None]
@@ -134,11 +127,8 @@ def read_scaled(
     With ``invert_light`` an image on a light ground is inverted, for a network that knows light things on black.
     """
     pixels = read_image(source, image_shape, fit, bits)
-    if invert_light:
-        border = np.ones(pixels.shape[1:], bool)
-        border[1:-1, 1:-1] = False
-        if np.median(pixels[:, border]) > LIGHT:
-            pixels = 255 - pixels
+    if invert_light and _ground(pixels) > LIGHT:
+        pixels = 255 - pixels
     return torch.from_numpy(pixels), None
 
 
@@ -169,6 +159,12 @@ def _is_like_mnist(image: Image.Image, polarity: str) -> bool:
     """
     if image.size != (MNIST_SIZE, MNIST_SIZE):
         return False
-    is_border = np.pad(np.zeros((MNIST_SIZE - 2, MNIST_SIZE - 2), bool), 1, constant_values=True)
-    is_black = np.median(np.asarray(image.convert("L"))[is_border]) < BLACK
+    is_black = _ground(np.asarray(image.convert("L"))) < BLACK
     return polarity == "any" or is_black == (polarity == "light_on_dark")
+
+
+def _ground(pixels: np.ndarray) -> float:
+    """The median of the outermost pixels of an image (..., H, W)."""
+    border = np.ones(pixels.shape[-2:], bool)
+    border[1:-1, 1:-1] = False
+    return float(np.median(pixels[..., border]))

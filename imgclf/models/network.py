@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from imgclf.core.rebuild import Rebuildable
 from imgclf.core.rng import random_bytes
@@ -66,6 +67,13 @@ class Network(Rebuildable, nn.Module):
             self.train(not frozen)  # in evaluation mode, the running averages of batch norm are frozen too
             for module in self.get_head():
                 module.requires_grad_(True).train()
+
+
+def check_shape(network: nn.Module, image_shape: Sequence[int]) -> None:
+    """Raises whatever the network does on images of a shape it cannot take; the meta device computes shapes only."""
+    state = {key: value.to("meta") for key, value in network.state_dict().items()}
+    functional_call(network.eval(), state, torch.empty(1, *image_shape, device="meta"))
+    network.train()
 
 
 def fit_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> Statistics:

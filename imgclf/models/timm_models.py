@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from imgclf.core.validation import Positive, checked
-from imgclf.models.network import Network, fit_statistics
+from imgclf.models.network import Network, check_shape, fit_statistics
 
 
 class TimmNetwork(Network):
@@ -55,14 +53,11 @@ class TimmNetwork(Network):
             config, options["pretrained_cfg_overlay"] = _pretrained(name, weights)
             self.statistics = fit_statistics(config.mean, config.std, channels)
         try:
-            self.network = timm.create_model(name, pretrained=weights is not None, **options).eval()
-            # A try with that shape. The meta device computes shapes only.
-            state = {key: value.to("meta") for key, value in self.network.state_dict().items()}
-            functional_call(self.network, state, torch.empty(1, *image_shape, device="meta"))
+            self.network = timm.create_model(name, pretrained=weights is not None, **options)
+            check_shape(self.network, image_shape)
         except (RuntimeError, ValueError, AssertionError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"name={name}: it does not take images of {tuple(image_shape)} ({reason})") from error
-        self.network.train()
         self.reset_head()
 
     def forward(self, images: Tensor) -> Tensor:

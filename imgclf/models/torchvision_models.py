@@ -5,11 +5,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torchvision import models
 
 from imgclf.core.validation import Count, Positive, checked
-from imgclf.models.network import Network, Statistics, fit_statistics
+from imgclf.models.network import Network, Statistics, check_shape, fit_statistics
 
 
 class TorchvisionNetwork(Network):
@@ -47,14 +46,11 @@ class TorchvisionNetwork(Network):
         if name not in known:
             raise ValueError(f"name={name}: choose one of {', '.join(known)}")
         try:
-            self.network = _build(name, image_shape, num_classes).eval()
-            # A try with that shape. The meta device computes shapes only.
-            state = {key: value.to("meta") for key, value in self.network.state_dict().items()}
-            functional_call(self.network, state, torch.empty(1, *image_shape, device="meta"))
+            self.network = _build(name, image_shape, num_classes)
+            check_shape(self.network, image_shape)
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"name={name}: it does not take images of {tuple(image_shape)} ({reason})") from error
-        self.network.train()
         self.freeze_body(freeze_epochs)
         self.published_statistics = _statistics(name, "DEFAULT")
         if weights is not None:

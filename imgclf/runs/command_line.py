@@ -34,8 +34,8 @@ def quote_text(words: Sequence[str]) -> list[str]:
     whole is the path of something that exists.
 
     Example:
-        >>> quote_text(["data.root=my images (2)", "seed=1"])
-        ["data.root='my images (2)'", 'seed=1']
+        >>> quote_text(["ckpt=my run (2)/checkpoints/best.ckpt", "seed=1"])
+        ["ckpt='my run (2)/checkpoints/best.ckpt'", 'seed=1']
     """
     is_sweep = bool({"-m", "--multirun"} & set(words))
     quoted = []

@@ -77,7 +77,7 @@ def report_out_of_fold(folder: Path, tried: Configuration, accelerator: str) -> 
             members[config["fold"]].append(RunDir(job.path).best)
     folds = next(iter(configs.values()))["folds"]
     if missing := [str(fold) for fold in range(folds) if fold not in configs]:
-        print_line(f"no out-of-fold predictions: data.fold={','.join(missing)} of data.folds={folds} did not run")
+        print_line(f"no out-of-fold predictions: of {folds} folds (from 0), {', '.join(missing)} did not run")
         return
     answers = predict_out_of_fold([configs[fold] for fold in range(folds)], members, accelerator)
     labels, probabilities, metrics = answers.labels.tolist(), answers.probabilities.tolist(), answers.metrics()

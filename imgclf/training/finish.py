@@ -11,7 +11,7 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from imgclf.core.names import BINARY_METRICS, MANY_CLASS_METRICS, METRICS, SPLITS
+from imgclf.core.names import EVALUATION_METRICS, SPLITS
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.evaluation.calibration import calibrate_best
 from imgclf.evaluation.evaluate import evaluate
@@ -89,7 +89,7 @@ def print_summary(run_dir: RunDir, metrics: Mapping[str, float | None], override
     splits = [split for split in SPLITS if f"{split}/loss" in metrics]
     title = f"best.ckpt (epoch {metrics['best_epoch']} of {metrics['epochs']})"
     table = Table("metric", *(Column(split, justify="right") for split in splits), title=title)
-    for name in dict.fromkeys(METRICS + BINARY_METRICS + MANY_CLASS_METRICS):
+    for name in EVALUATION_METRICS:
         if f"val/{name}" in metrics:
             table.add_row(name, *(decimals(metrics.get(f"{split}/{name}")) for split in splits))
     console = get_console()

@@ -2,8 +2,8 @@ import tomllib
 
 import pytest
 
-from imgclf.help import help_text, key_values
-from imgclf.runs.errors import CONF, full_names
+from imgclf.cli import full_names
+from imgclf.help import CONF, help_text, key_values
 from imgclf.runs.resume import flat
 from tests.conftest import PROJECT
 

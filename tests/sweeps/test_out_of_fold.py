@@ -63,7 +63,7 @@ def test_folders_are_divided_by_patient_and_resumed_after_a_power_cut(train, pow
 def test_missing_folds_are_named(train, tmp_path):
     result = train(*SMALL, "-m", "data.folds=4", "data.fold=0,2", "hydra.sweep.dir=sweep")
     assert result.code == 0, result.err
-    assert "no out-of-fold predictions: data.fold=1,3 of data.folds=4 did not run" in result.out
+    assert "no out-of-fold predictions: of 4 folds (from 0), 1, 3 did not run" in result.out
     assert not (tmp_path / "sweep" / "oof_predictions.csv").exists()
 
 

@@ -5,7 +5,7 @@ import pytest
 from hydra.errors import MissingConfigException
 from optuna.trial import TrialState
 
-from imgclf.runs import errors
+from imgclf import cli
 from tests.conftest import SMALL, options
 from tests.sweeps.sweep_folder import summary_rows
 
@@ -102,7 +102,7 @@ def test_a_bad_search_is_refused_before_the_first_job(given, said, train, tmp_pa
 @pytest.mark.parametrize("choice", ["hydra/sweeper/optuna", "hydra/launcher/joblib", "hydra/launcher/ray"])
 def test_without_the_extra_the_error_names_the_install_line(choice):
     missing = MissingConfigException(f"Could not find '{choice}'", choice)
-    assert errors.one_line(missing) == f"{choice} is not installed: pip install -e '.[sweep]'"
+    assert cli.one_line(missing) == f"{choice} is not installed: pip install -e '.[sweep]'"
 
 
 def test_every_network_but_the_zoo_has_a_search_space():
