@@ -32,14 +32,14 @@ class Muon(Optimizer):
         betas: AdamW's two betas, for the other parameters, in [0, 1).
 
     Example:
-        >>> optimizer = Muon(network.parameters(), lr=5e-3)
+        >>> optimizer = Muon(network.parameters())
     """
 
     @checked
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: Strength = 1e-3,
+        lr: Strength = 5e-3,
         weight_decay: Strength = 0.01,
         momentum: Rate = 0.95,
         betas: Sequence[Rate] = (0.9, 0.999),

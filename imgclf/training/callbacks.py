@@ -116,7 +116,7 @@ class EMA(EMAWeightAveraging):
     """
 
     @checked
-    def __init__(self, decay: Rate = 0.999, update_every_n_steps: Positive = 1, **options: Any) -> None:
+    def __init__(self, decay: Rate = 0.995, update_every_n_steps: Positive = 1, **options: Any) -> None:
         super().__init__(decay=decay, update_every_n_steps=update_every_n_steps, **options)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
