@@ -76,6 +76,8 @@ class Search(Sweeper):
 
     def setup(self, **context: Any) -> None:
         self.context, self.config = context, context["config"]
+        # Hydra instantiates a sweeper from a copy, in which the time that names the sweep folder is a later one.
+        self.options["storage"] = self.config.hydra.sweeper.storage
 
     def sweep(self, arguments: list[str]) -> None:
         from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper  # lazy: an extra, and slow
