@@ -9,10 +9,14 @@ from PIL import Image
 
 from tests.conftest import PROJECT, tiny_images
 
-ENGLISH, TURKISH = (
-    re.findall(r"^(?:python|tensorboard) .*", "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)), re.MULTILINE)
-    for text in ((PROJECT / "README.md").read_text(), (PROJECT / ".github" / "README.tr.md").read_text())
-)
+
+def commands(page: str) -> list[str]:
+    """The commands in a page's blocks of shell, a line each."""
+    blocks = re.findall(r"```bash\n(.*?)```", (PROJECT / page).read_text(), re.DOTALL)
+    return re.findall(r"^(?:python|tensorboard) .*", "\n".join(blocks), re.MULTILINE)
+
+
+ENGLISH, TURKISH = commands("README.md"), commands(".github/README.tr.md")
 COMMANDS = list(dict.fromkeys(tuple(shlex.split(line, comments=True)[1:]) for line in ENGLISH if line[0] == "p"))
 QUICK = {
     "train.py": ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"],
