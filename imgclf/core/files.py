@@ -40,6 +40,12 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any] |
     return write_file(path, text.getvalue())
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that ``write_csv`` wrote, as any terminal shows them."""
+    with path.open(newline="", errors="surrogateescape") as lines:
+        return [{name: printable(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+
+
 def check_checkpoint_file(path: str | Path) -> None:
     """Raises FileNotFoundError, which says where checkpoints are, unless the path is that of a file."""
     if Path(path).is_dir():

@@ -1,7 +1,6 @@
 """report.html: one self-contained page about a training run or an evaluation, made from the files of its folder."""
 
 import base64
-import csv
 import io
 import json
 import math
@@ -12,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from PIL import Image
 
+from imgclf.core.files import read_csv
 from imgclf.core.names import COVERAGES, EVALUATION_METRICS, SPLITS
 from imgclf.core.text import printable
 from imgclf.data.datamodule import ImageDataModule
@@ -75,10 +75,10 @@ def run_page(folder: str | Path, metrics: Mapping[str, float | None] | None = No
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     splits, is_training = [split for split in SPLITS if f"{split}/loss" in values], "epochs" in values
     split = splits[-1]
-    per_class = [row for row in _read_csv(folder / "per_class.csv") if row["split"] == split]
+    per_class = [row for row in read_csv(folder / "per_class.csv") if row["split"] == split]
     of_coverage = (f"accuracy_at_{percent}" for percent in COVERAGES)
     names = (*EVALUATION_METRICS, *of_coverage)
-    mistakes = _read_csv(folder / "mistakes.csv")
+    mistakes = read_csv(folder / "mistakes.csv")
     return render_page(
         Path(__file__).with_name("report.html.j2"),
         title=str(config["name"] or folder.name) if is_training else f"Evaluation of {_short(_checkpoints(config), 3)}",
@@ -232,8 +232,3 @@ def _decimals(value: float | str | None) -> str:
 
 def _read_json(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text())
-
-
-def _read_csv(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="", errors="surrogateescape") as lines:
-        return [{name: printable(value) for name, value in row.items()} for row in csv.DictReader(lines)]

@@ -8,19 +8,22 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from imgclf.core.files import read_csv
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.grad_cam import plot_explanations
 from imgclf.evaluation.html_report import write_report
 from imgclf.evaluation.intervals import bootstrap_intervals
 from imgclf.evaluation.predictions import write_predictions
 from imgclf.evaluation.subgroups import report_subgroups
-from imgclf.evaluation.tables import PER_CLASS_COLUMNS, confusion_rows, per_class_rows
+from imgclf.evaluation.tables import PER_CLASS, PER_CLASS_COLUMNS, confusion_rows, per_class_rows
 from imgclf.figures.classification import find_mistakes, plot_confusion_matrix, plot_mistakes
 from imgclf.figures.curves import plot_calibration, plot_precision_recall, plot_risk_coverage, plot_roc
 from imgclf.figures.dataset import plot_samples
 from imgclf.figures.style import encode_png, render
 from imgclf.inference.predictor import Predictor
 from imgclf.runs.run_dir import RunDir
+
+WORST = 5  # classes in the terminal
 
 
 def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predictor) -> dict[str, float]:
@@ -45,6 +48,7 @@ def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predic
         interval = "" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
         table.add_row(name.partition("/")[2], "undefined" if math.isnan(value) else f"{value:.4f}", interval)
     get_console().print(table)
+    print_worst_classes(run_dir, split)
     if evaluation.by:
         report_subgroups(run_dir, evaluation, evaluation.by, evaluation.subgroups)
     lines = [f"metrics.json, predictions.csv, per_class.csv and figures are in {run_dir.path}"]
@@ -53,6 +57,23 @@ def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predic
     lines.append(f"report: {run_dir.path / 'report.html'}")
     get_console().print(escape("\n".join(lines)), highlight=False, soft_wrap=True)
     return evaluation.metrics
+
+
+def print_worst_classes(run_dir: RunDir, split: str) -> None:
+    """Prints the classes of the lowest F1 in a folder's per_class.csv, if there are many and not all are perfect."""
+    file = run_dir.path / "per_class.csv"  # which runs of old do not have
+    rows = [row for row in read_csv(file) if row["split"] == split] if file.exists() else []
+    worst = sorted((row for row in rows if row["images"] != "0"), key=lambda row: float(row["f1"]))[:WORST]
+    if len(rows) <= WORST or not worst or float(worst[0]["f1"]) == 1:
+        return
+    title = f"{split}: the worst {len(worst)} of {len(rows)} classes"
+    table = Table(Column("class", overflow="fold"), title=title)
+    for name in ("images", *PER_CLASS):
+        table.add_column(name, justify="right")
+    for row in worst:
+        values = (f"{float(row[name]):.4f}" if row[name] else "undefined" for name in PER_CLASS)
+        table.add_row(escape(row["class"]), f"{int(row['images']):,}", *values)
+    get_console().print(table)
 
 
 def write_tables(run_dir: RunDir, evaluations: Sequence[Evaluation], predictor: Predictor) -> None:

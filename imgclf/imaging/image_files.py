@@ -86,9 +86,9 @@ def open_image(source: Source, min_side: int, mode: str | None = None, bits: int
     """
     if isinstance(source, Image.Image):
         check_size(*source.size, MAX_DECODED_PIXELS)
-        if not (isinstance(source, JpegImageFile) and source.tile and source.fp):
+        if (own_file := _jpeg_file(source)) is None:
             return _to_eight_bits(source.copy(), bits)
-        source = source.fp  # nothing is decoded yet, so it is decoded at the size that the file itself would be
+        source = own_file
     name = printable(source) if isinstance(source, str | Path) else "image"
     if isinstance(source, str | Path) and not Path(source).is_file():
         raise FileNotFoundError(f"{name}: no such file, or a link that leads nowhere")
@@ -122,6 +122,20 @@ def open_image(source: Source, min_side: int, mode: str | None = None, bits: int
     except Exception as error:  # Pillow's decoders raise many kinds of errors on damaged files
         reason = "no image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
         raise OSError(f"{name}: not a readable image ({reason or type(error).__name__})") from error
+
+
+def _jpeg_file(image: Image.Image) -> IO[bytes] | str | None:
+    """The file of a JPEG image, to decode it at the size at which the file itself would be; None if there is none.
+
+    Of an image that was decoded in full before, the file still has to hold the same pixels.
+    """
+    if not isinstance(image, JpegImageFile):
+        return None
+    if image.tile and image.fp:
+        return image.fp
+    with contextlib.suppress(OSError, ValueError), Image.open(image.filename, formats=["JPEG"]) as file:
+        return str(image.filename) if file == image else None
+    return None
 
 
 def missing_reader(ending: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from rich import get_console
 from torch import Tensor
 
 from imgclf.checkpoints.files import METADATA_KEY
@@ -39,6 +40,18 @@ class ProgressBar(RichProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module: Classifier) -> dict[str, float]:  # pyrefly: ignore[bad-override]
         validated = trainer.callback_metrics.get("val/accuracy")
         return pl_module.live if validated is None else {**pl_module.live, "val/accuracy": float(validated)}
+
+
+class ModelSummary(callbacks.ModelSummary):
+    """Lightning's ModelSummary in one line, because a table of a deep network's layers does not fit a terminal."""
+
+    @staticmethod
+    def summarize(  # pyrefly: ignore[bad-override]
+        summary_data: list[tuple[str, list[str]]], total_parameters: int, *others: Any, total_flops: int
+    ) -> None:
+        network = dict(summary_data)["Type"][0]
+        line = f"{network}: {total_parameters:,} weights, {total_flops:,} operations an image"
+        get_console().print(line, highlight=False, soft_wrap=True)
 
 
 class Checkpoints(ModelCheckpoint):

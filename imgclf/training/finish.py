@@ -17,7 +17,7 @@ from imgclf.evaluation.calibration import calibrate_best
 from imgclf.evaluation.evaluate import evaluate
 from imgclf.evaluation.html_report import write_report
 from imgclf.evaluation.intervals import bootstrap_intervals
-from imgclf.evaluation.report import result_figures, write_tables
+from imgclf.evaluation.report import print_worst_classes, result_figures, write_tables
 from imgclf.figures.dataset import plot_dataset
 from imgclf.figures.learning_curves import plot_learning_curves
 from imgclf.inference.load import load
@@ -94,6 +94,7 @@ def print_summary(run_dir: RunDir, metrics: Mapping[str, float | None], override
             table.add_row(name, *(decimals(metrics.get(f"{split}/{name}")) for split in splits))
     console = get_console()
     console.print(table)
+    print_worst_classes(run_dir, splits[-1])
     seconds, speed = metrics["train/seconds"], metrics["train/images_per_second"]
     console.print(f"training took {seconds:.1f} s, {speed:,.0f} images per second at best\n", highlight=False)
     script = Path(sys.argv[0])

@@ -85,6 +85,11 @@ def test_a_file_and_its_pil_image_get_the_same_answer(of_colours, tmp_path):
     from_file = of_colours.preprocess(tmp_path / "large.jpg")[0]
     with Image.open(tmp_path / "large.jpg") as image:
         assert torch.equal(of_colours.preprocess(image)[0], from_file)
+    with Image.open(tmp_path / "large.jpg") as image:
+        image.load()
+        assert torch.equal(of_colours.preprocess(image)[0], from_file)
+        image.paste("white", (0, 0, 900, 700))  # what was painted counts, and not the file
+        assert of_colours.preprocess(image)[0].unique().tolist() == [255]
 
 
 def test_a_light_ground_is_inverted_for_a_network_of_light_things(tmp_path):

@@ -47,6 +47,14 @@ def test_what_validation_counted_is_kept(train, tmp_path, monkeypatch):
     assert torch.equal(during, after)
 
 
+def test_the_network_is_described_in_one_line(train):
+    network = ("model=torchvision", "model.name=resnet18")
+    result = train("data=chest_xray", "data.image_size=32", *network, "hydra.run.dir=run")
+    (line,) = [line for line in result.out.splitlines() if "weights" in line]
+    # 11,689,512 of the original, with one channel instead of three and one logit instead of 1,000
+    assert line.startswith("TorchvisionNetwork: 11,170,753 weights, "), result.err
+
+
 def test_a_dashboard_of_no_epoch_is_refused(train):
     error = train(*SMALL, "callbacks.dashboard.every_n_epochs=0", "hydra.run.dir=run").error
     assert "every_n_epochs=0: give a whole number from 1 up" in error
