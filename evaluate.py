@@ -16,16 +16,17 @@ from omegaconf import DictConfig
 
 from imgclf import cli, options
 
-log = logging.getLogger("imgclf")
-
 
 @hydra.main(config_path="conf", config_name="evaluate", execution_whitelist=("imgclf.data.*", "imgclf.transforms.*"))
 @cli.task
 def main(cfg: DictConfig) -> float | None:
+    paths = options.check_evaluation(cfg)  # refuses what is wrong before the seconds that the following imports take
+
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
     from imgclf.core.device import choose_device, shorten_steps
+    from imgclf.data.subgroups import subgroups
     from imgclf.evaluation.corruptions import corrupted_accuracies, report_corruptions
     from imgclf.evaluation.evaluate import evaluate
     from imgclf.evaluation.leakage import check_unseen, warn_of_changed_data
@@ -35,8 +36,6 @@ def main(cfg: DictConfig) -> float | None:
     from imgclf.inference.load import load
     from imgclf.runs.run_dir import RunDir
 
-    paths = options.checkpoint_paths(cfg.ckpt)
-    options.check_evaluation(cfg)
     device = choose_device(cfg.accelerator)
     shorten_steps(device)
     predictor = ensemble([load(path, device) for path in paths])
@@ -54,16 +53,16 @@ def main(cfg: DictConfig) -> float | None:
         data = instantiate(config, _convert_="all")
         data.prepare_data()
         for note in data.notes:
-            log.warning(note)
-        for path in paths if same_images else ():
-            warn_of_changed_data(path, data)
+            logging.getLogger("imgclf").warning(note)
+        warn_of_changed_data(paths if same_images else [], data)
+        parts = {cfg.by: subgroups(data, cfg.split, cfg.by)} if cfg.by else {}
         corruption = None if cfg.corruption == "all" else cfg.corruption
-        evaluation = evaluate(predictor, data, cfg.split, class_map, corruption, cfg.severity, cfg.by)
+        evaluation = evaluate(predictor, data, cfg.split, class_map, corruption, cfg.severity)
         run_dir.write_config(options.plain(cfg), str(device))
-        metrics = report_evaluation(run_dir, evaluation, predictor)
+        report_evaluation(run_dir, evaluation, predictor, parts)
         if cfg.corruption == "all":
             report_corruptions(run_dir, evaluation, corrupted_accuracies(predictor, evaluation))
-        return metrics[f"{cfg.split}/accuracy"]
+        return evaluation.metrics[f"{cfg.split}/accuracy"]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ SYNONYMS = {  # what people type, and the last part of the option that they mean
     "gpu": "accelerator",
     "gpus": "devices",
     "workers": "num_workers",
+    "checkpoint": "ckpt",
     "size": "image_size",
 }
 WIDTH = 120  # characters of a line

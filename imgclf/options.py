@@ -144,7 +144,7 @@ def checkpoint_paths(ckpt: Any) -> list[str]:
     paths = list(ckpt) if isinstance(ckpt, Sequence) and not isinstance(ckpt, str) else [ckpt]
     if not paths or not all(isinstance(path, str) and path for path in paths):
         raise ValueError("ckpt=PATH is missing: name a checkpoint, such as ckpt=outputs/.../checkpoints/best.ckpt")
-    for path in paths:
+    for path in paths:  # refused before the seconds that torch takes
         check_checkpoint_file(path)
     return paths
 
@@ -154,24 +154,24 @@ def offer_checkpoint_data(words: Sequence[str]) -> None:
     them."""
     given = [word for word in words if word.startswith("ckpt=")]
     ckpt = OverridesParser.create().parse_overrides(given)[-1] if given else None
-    paths, config = [], {}
-    if not (ckpt and ckpt.is_sweep_override()) and (ckpt or not any(word.startswith("-") for word in words)):
-        paths = checkpoint_paths(ckpt.value() if ckpt else None)  # refused before the seconds that torch takes
+    config = {}
     try:
-        if ckpt and not paths:
+        if ckpt and ckpt.is_sweep_override():
             raise ValueError("ckpt=A,B is for one run of many: give one checkpoint, or ckpt=[A,B] for their mean")
-        if paths:
+        if ckpt:
+            path, *_ = checkpoint_paths(ckpt.value())
             from imgclf.checkpoints.metadata import read_data_config  # lazy: it imports torch
 
-            config = read_data_config(paths[0])
+            config = read_data_config(path)
     except (ValueError, OSError):
         if not any(word.startswith(("data=", "images=")) for word in words):
             raise  # else the data are not needed; if the checkpoint itself is at fault, loading it says so
     ConfigStore.instance().store(group="data", name="checkpoint", node=config, replace=True)
 
 
-def check_evaluation(cfg: DictConfig) -> None:
-    """Raises ValueError for an unknown corruption, for it or by= beside images=, and for several= without images."""
+def check_evaluation(cfg: DictConfig) -> list[str]:
+    """The checkpoints to evaluate, as ``checkpoint_paths`` gives them; ValueError names options that do not fit."""
+    paths = checkpoint_paths(cfg.ckpt)
     from imgclf.transforms.corruptions import CORRUPTIONS, SEVERITIES  # lazy: it imports torch
 
     if cfg.corruption not in (None, "all", *CORRUPTIONS):
@@ -180,10 +180,10 @@ def check_evaluation(cfg: DictConfig) -> None:
         raise ValueError(f"severity={cfg.severity}: give a whole number from 1 to 5")
     if cfg.several and not cfg.images:
         raise ValueError("several=true: it is for images; give images=PATH too")
-    if cfg.corruption and cfg.images:
-        raise ValueError(f"corruption={cfg.corruption} is for a data set whose classes are known: leave out images")
-    if cfg.by and cfg.images:
-        raise ValueError(f"by={cfg.by} is for a data set whose classes are known: leave out images")
+    for name in ("corruption", "by"):
+        if cfg[name] and cfg.images:
+            raise ValueError(f"{name}={cfg[name]} is for a data set whose classes are known: leave out images")
+    return paths
 
 
 def _adapt_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None:

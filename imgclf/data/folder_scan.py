@@ -25,6 +25,7 @@ class ImageFile(NamedTuple):
     path_in_class: Path  # as seen from the class folder
     class_name: str
     group: str | None = None  # the patient, writer or scene, where a table names it
+    row: int = -1  # of the table that lists it, from 0
 
 
 @dataclass

@@ -91,10 +91,9 @@ class ImageFolder(ImageDataModule):
         self.group_pattern = compiled("group_pattern", group_pattern)
         self.label_pattern = compiled("label_pattern", label_pattern)
         self.root, self.data_dir, self.cache_dir = root, data_dir, Path(cache_dir).expanduser()
-        self.labels, self.columns = labels, columns
+        self.labels, self.columns, self.fit, self.bits = labels, columns, fit, bits
         self.channels, self.image_size, self.positive = channels, image_size, positive
         self.val_folder, self.test_fraction, self.skip_bad = val_folder, test_fraction, skip_bad
-        self.fit, self.bits = fit, bits
         self.faults: dict[str, str] = {}  # file name to fault, of the files that could not be read so far
         self._decoded: dict[str, MemmapImageDataset] = {}  # part to all of its images that could be read
         self._groups: dict[str, list[str | None]] = {}  # part to the group of each of its files
@@ -102,10 +101,14 @@ class ImageFolder(ImageDataModule):
 
     @functools.cached_property
     def folder(self) -> Path:
-        """The folder that ``root`` names, or that ``labels`` lies in."""
-        if self.root is None:
-            return find_table(str(self.labels), [Path(), Path(self.data_dir).expanduser()]).parent
-        return find_folder(self.root, self.data_dir)
+        """The folder that ``root`` names, or that the table lies in."""
+        return find_folder(self.root, self.data_dir) if self.root else self.table.parent
+
+    @functools.cached_property
+    def table(self) -> Path:
+        """The file that ``labels`` names."""
+        folders = [Path(), self.folder] if self.root else [Path()]
+        return find_table(str(self.labels), [*folders, Path(self.data_dir).expanduser()])
 
     @functools.cached_property
     def parts(self) -> dict[str, list[ImageFile]]:
@@ -113,8 +116,7 @@ class ImageFolder(ImageDataModule):
         if self.labels is None:
             scan = folder_scan.scan_folder(self.folder, self.label_pattern)
         else:
-            table = find_table(self.labels, [Path(), self.folder, Path(self.data_dir).expanduser()])
-            scan = scan_table(table, self.folder, self.columns, self.skip_bad)
+            scan = scan_table(self.table, self.folder, self.columns, self.skip_bad)
         if (self.folds or not self.val_folder) and "train" in scan.parts:
             scan.parts["train"] += scan.parts.pop("val", [])
         self.notes += scan.notes
@@ -131,11 +133,9 @@ class ImageFolder(ImageDataModule):
     @functools.cached_property
     def class_names(self) -> list[str]:  # pyrefly: ignore[bad-override]
         names = class_names_of(file for files in self.parts.values() for file in files)
-        if self.positive is None:
-            return names
-        if self.positive not in names or len(names) != 2:
+        if self.positive is not None and (self.positive not in names or len(names) != 2):
             raise ValueError(f"positive={self.positive}: name one of two classes; these are {listed(names)}")
-        return sorted(names, key=self.positive.__eq__)
+        return sorted(names, key=lambda name: name == self.positive)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -224,15 +224,13 @@ class ImageFolder(ImageDataModule):
         class_index = {name: index for index, name in enumerate(self.class_names)}
         if self.bits is None:  # the first part tells
             parts = dict.fromkeys([next(iter(self.parts)), *parts])
-        for part in parts:
-            if part in self._decoded:
-                continue
+        for part in (part for part in parts if part not in self._decoded):
             files = self.parts[part]
             labels = torch.tensor([class_index[file.class_name] for file in files])
             paths = [file.path for file in files]
             names = [os.path.relpath(path, self.folder) for path in paths]
-            owner = f"{self.folder.resolve()} {part}"
             form, is_told = Form(self.image_shape, self.fit, self.bits), self.bits is not None
+            owner = f"{self.folder.resolve()} {part}"
             cache, faults, self.bits = decode_files(paths, names, form, self.cache_dir, owner)
             if self.bits < 16 and not is_told:
                 self.notes.append(f"images of 16 bits use {self.bits} of them: {2**self.bits - 1} is read as white")

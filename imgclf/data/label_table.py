@@ -99,7 +99,7 @@ def scan_table(path: Path, root: Path, columns: Mapping[str, str] | None = None,
     found, notes = Scan({}), []
     files: dict[Path, tuple[str, ImageFile]] = {}
     missing, unlabelled = [], 0
-    for row in rows:
+    for number, row in enumerate(rows):
         if not row.label or not row.file:
             unlabelled += 1
             continue
@@ -109,7 +109,7 @@ def scan_table(path: Path, root: Path, columns: Mapping[str, str] | None = None,
         if row.split and not (part := part_of_name(row.split)):
             raise ValueError(f"{printable(path)}: split {printable(row.split)}: use train, val and test")
         part = part_of_name(row.split) or ("train" if any(row.split for row in rows[:1]) else UNDIVIDED)
-        one = ImageFile(file, Path(row.file), row.label, row.group or None)
+        one = ImageFile(file, Path(row.file), row.label, row.group or None, number)
         before = files.setdefault(file, (part, one))
         if (before[0], before[1].class_name) != (part, row.label):
             raise ValueError(f"{printable(path)}: {printable(row.file)} is listed twice, as {before[1].class_name} too")

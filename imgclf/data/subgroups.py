@@ -1,12 +1,11 @@
 """What divides the images of a split into parts: a column of the label table, or a pattern in their paths."""
 
 import re
-from pathlib import Path
 
 from imgclf.core.text import below_common_folder, printable
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.image_folder import ImageFolder
-from imgclf.data.label_table import FileIndex, find_table, read_cells, read_label_table
+from imgclf.data.label_table import read_cells
 
 
 def subgroups(data: ImageDataModule, split: str, by: str) -> list[str]:
@@ -29,14 +28,11 @@ def subgroups(data: ImageDataModule, split: str, by: str) -> list[str]:
         raise ValueError(f"by={by}: it is for image files; these images have neither a table nor paths")
     names, known = data.image_names(split), ""
     if data.labels is not None:
-        table = find_table(data.labels, [Path(), data.folder, Path(data.data_dir).expanduser()])
-        header, cells = read_cells(table)
+        header, rows = read_cells(data.table)
         if by in header:
-            index, column = FileIndex([data.folder, table.parent]), header.index(by)
-            rows = zip(read_label_table(table, data.columns), cells, strict=True)
-            values = {str(index.find(row.file)): cell[column].strip() for row, cell in rows}
-            return [values.get(name, "") for name in names]
-        known = f"{printable(table)} has no such column (it has {', '.join(header)}), and "
+            row_of = {str(file.path): file.row for files in data.parts.values() for file in files}
+            return [rows[row_of[name]][header.index(by)].strip() for name in names]
+        known = f"{printable(data.table)} has no such column (it has {', '.join(header)}), and "
     try:
         pattern = re.compile(by)
     except re.error as error:

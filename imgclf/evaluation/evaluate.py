@@ -18,7 +18,6 @@ from imgclf.core.text import some_names
 from imgclf.core.validation import checked
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.datasets import ImageDataset
-from imgclf.data.subgroups import subgroups
 from imgclf.inference.predictor import Predictor
 from imgclf.transforms.corruptions import Corruption, Severity, corrupt
 
@@ -37,8 +36,6 @@ class Evaluation:
     threshold: float  # for two classes, the probability from which the second is predicted
     names: list[str]  # what each image is called: a file's path, or the image's index in the split
     groups: Sequence[str | None] | None = None  # the patient, writer or scene of each image, where it is known
-    by: str | None = None  # what divides the images into subgroups
-    subgroups: Sequence[str] = ()  # the subgroup of each image
 
     @property
     def num_classes(self) -> int:
@@ -92,22 +89,19 @@ def evaluate(
     class_map: dict[str, str] | None = None,
     corruption: Corruption | None = None,
     severity: Severity = 3,
-    by: str | None = None,
 ) -> Evaluation:
     """Evaluates a predictor on the split "train", "val" or "test" of data, without augmentation.
 
     The data may lack some of the checkpoint's classes; ``match_classes`` finds the others. With a ``corruption`` the
-    images are corrupted first (see ``imgclf.transforms.corruptions``). ``by`` divides them into subgroups (see
-    ``imgclf.data.subgroups``).
+    images are corrupted first (see ``imgclf.transforms.corruptions``).
 
     Raises:
-        ValueError: the corruption or the subgroup is unknown, the images have another shape than the checkpoint's, or a
-            class is none of the checkpoint's.
+        ValueError: the corruption is unknown, the images have another shape than the checkpoint's, or a class is none
+            of the checkpoint's.
 
     Example:
         >>> evaluate(load("best.ckpt"), Digits(), "test").metrics["test/accuracy"]
     """
-    parts = subgroups(data, split, by) if by else ()
     indices = torch.tensor(match_classes(data.class_names, predictor.class_names, class_map))
     images = copy.copy(data.eval_dataset(split))
     images.labels = indices[images.labels]
@@ -125,8 +119,6 @@ def evaluate(
         threshold=predictor.threshold,
         names=data.image_names(split),
         groups=data.groups(split),
-        by=by,
-        subgroups=parts,
     )
 
 

@@ -22,14 +22,15 @@ TEST_DIVISION = ("test_fraction", "group_pattern", "columns", "label_pattern")
 DIVISION = ("protocol", "val_fraction", "split_seed", "folds", "fold", "val_folder", *TEST_DIVISION)
 
 
-def warn_of_changed_data(ckpt: str, data: ImageDataModule) -> None:
-    """Warns if the data is no longer the data that the checkpoint was trained with (``changed_splits``)."""
-    if changed := changed_splits(read_metadata(ckpt), data):
-        message = (
-            "%s was trained with other %s images than these: it may have seen some that it is tested on, and the "
-            "metrics do not compare with its own"
-        )
-        log.warning(message, ckpt, " and ".join(changed))
+def warn_of_changed_data(paths: Sequence[str], data: ImageDataModule) -> None:
+    """Warns if the data are no longer those that a checkpoint was trained with (``changed_splits``)."""
+    for path in paths:
+        if changed := changed_splits(read_metadata(path), data):
+            message = (
+                "%s was trained with other %s images than these: it may have seen some that it is tested on, and the "
+                "metrics do not compare with its own"
+            )
+            log.warning(message, path, " and ".join(changed))
 
 
 def check_unseen(paths: Sequence[str], given: Mapping[str, Any], split: str, own: bool) -> None:

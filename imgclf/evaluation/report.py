@@ -26,8 +26,13 @@ from imgclf.runs.run_dir import RunDir
 WORST = 5  # classes in the terminal
 
 
-def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predictor) -> dict[str, float]:
-    """Writes the tables and figures, intervals.json and metrics.json; prints the metrics and returns them."""
+def report_evaluation(
+    run_dir: RunDir, evaluation: Evaluation, predictor: Predictor, subgroups: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Writes the tables and figures, intervals.json and metrics.json, and prints the metrics.
+
+    ``subgroups`` has the name of a division of the images, and the part that each of them belongs to.
+    """
     class_names, split = predictor.class_names, evaluation.split
     write_tables(run_dir, [evaluation], predictor)
     title = f"{split.capitalize()} images as the network sees them"
@@ -49,14 +54,13 @@ def report_evaluation(run_dir: RunDir, evaluation: Evaluation, predictor: Predic
         table.add_row(name.partition("/")[2], "undefined" if math.isnan(value) else f"{value:.4f}", interval)
     get_console().print(table)
     print_worst_classes(run_dir, split)
-    if evaluation.by:
-        report_subgroups(run_dir, evaluation, evaluation.by, evaluation.subgroups)
+    for name, parts in (subgroups or {}).items():
+        report_subgroups(run_dir, evaluation, name, parts)
     lines = [f"metrics.json, predictions.csv, per_class.csv and figures are in {run_dir.path}"]
     if evaluation.num_classes == 2:
         lines.insert(0, f"{class_names[1]} is predicted from a probability of {evaluation.threshold:.4f} on")
     lines.append(f"report: {run_dir.path / 'report.html'}")
     get_console().print(escape("\n".join(lines)), highlight=False, soft_wrap=True)
-    return evaluation.metrics
 
 
 def print_worst_classes(run_dir: RunDir, split: str) -> None:

@@ -9,7 +9,7 @@ these images, and nothing is chosen on them.
 import io
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -24,43 +24,29 @@ from imgclf.core.validation import checked
 from imgclf.transforms.draws import per_image, symmetric, uniform
 from imgclf.transforms.geometry import rotation, warp
 
-Corruption = Literal[
-    "gaussian_noise", "shot_noise", "impulse_noise",
-    "gaussian_blur", "motion_blur",
-    "brightness", "contrast", "fog", "jpeg", "pixelate",
-    "rotate", "shear", "translate",
-    "lines", "spatter",
-]  # fmt: skip
-CORRUPTIONS: tuple[Corruption, ...] = get_args(Corruption)
-SEVERITIES = (1, 2, 3, 4, 5)
-Severity = Annotated[int, Field(ge=1, le=5)]
 PIXELS_AT_A_TIME = 2**23
 
 
-@checked
-def corrupt(images: Tensor, corruption: Corruption, severity: Severity) -> Tensor:
-    """Corrupts all images of a data set: the same images give the same result in every run, on every machine.
+def _sign(images: Tensor, generator: torch.Generator) -> Tensor:
+    """-1 or 1 for each image."""
+    return symmetric(1, images, generator)[0].sign()
 
-    Args:
-        images: uint8 (N, C, H, W). The noise of an image depends on its place among them.
-        corruption: one of ``CORRUPTIONS``.
-        severity: from 1 (slight) to 5 (severe).
 
-    Returns:
-        uint8 (N, C, H, W), new.
+def _shifted(images: Tensor, right: Tensor, down: Tensor) -> Tensor:
+    """Images moved by so many pixels each; outside, their outermost pixels are repeated."""
+    matrices = torch.eye(3).repeat(len(images), 1, 1)
+    matrices[:, 0, 2], matrices[:, 1, 2] = -right, -down
+    return warp(images, matrices, padding_mode="border")
 
-    Example:
-        >>> noisy = corrupt(data.eval_dataset("test")[:][0], "gaussian_noise", severity=3)
-    """
-    apply = _FUNCTIONS[corruption]
-    size = max(1, PIXELS_AT_A_TIME // math.prod(images.shape[1:]))
-    result = torch.empty_like(images, memory_format=torch.contiguous_format)
-    for start in range(0, len(images), size):
-        generator = rng.generator("corruption", CORRUPTIONS.index(corruption), severity, start)
-        chunk = images[start : start + size].float().div_(255)
-        values = apply(chunk, severity - 1, generator)
-        result[start : start + size] = values.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
-    return result
+
+def _clouds(images: Tensor, points: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Smooth noise, (N, 1, H, W) in [0, 1]: the sum of grids of so many points a side, finer ones weaker."""
+    total = torch.zeros(len(images), 1, *images.shape[-2:])
+    for order, count in enumerate(points):
+        grid = torch.rand(len(images), 1, count, count, generator=generator)
+        total += F.interpolate(grid, images.shape[-2:], mode="bicubic", align_corners=True) / 2**order
+    low, high = total.amin((2, 3), keepdim=True), total.amax((2, 3), keepdim=True)
+    return (total - low) / (high - low).clamp_min(1e-6)
 
 
 # Each function takes float images (N, C, H, W) in [0, 1], a level from 0 to 4 and a generator; it may leave the range.
@@ -171,28 +157,50 @@ def _spatter(images: Tensor, level: int, generator: torch.Generator) -> Tensor:
     return images.lerp(value.expand_as(images), drops.expand_as(images))
 
 
-_FUNCTIONS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
-    name: globals()[f"_{name}"] for name in CORRUPTIONS
+# The order is part of the random numbers: a new corruption comes last.
+CORRUPTIONS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
+    "gaussian_noise": _gaussian_noise,
+    "shot_noise": _shot_noise,
+    "impulse_noise": _impulse_noise,
+    "gaussian_blur": _gaussian_blur,
+    "motion_blur": _motion_blur,
+    "brightness": _brightness,
+    "contrast": _contrast,
+    "fog": _fog,
+    "jpeg": _jpeg,
+    "pixelate": _pixelate,
+    "rotate": _rotate,
+    "shear": _shear,
+    "translate": _translate,
+    "lines": _lines,
+    "spatter": _spatter,
 }
+SEVERITIES = (1, 2, 3, 4, 5)
+Corruption = Literal[*CORRUPTIONS]  # pyrefly: ignore[invalid-literal]
+Severity = Annotated[int, Field(ge=1, le=5)]
 
 
-def _sign(images: Tensor, generator: torch.Generator) -> Tensor:
-    """-1 or 1 for each image."""
-    return symmetric(1, images, generator)[0].sign()
+@checked
+def corrupt(images: Tensor, corruption: Corruption, severity: Severity) -> Tensor:
+    """Corrupts all images of a data set: the same images give the same result in every run, on every machine.
 
+    Args:
+        images: uint8 (N, C, H, W). The noise of an image depends on its place among them.
+        corruption: one of ``CORRUPTIONS``.
+        severity: from 1 (slight) to 5 (severe).
 
-def _shifted(images: Tensor, right: Tensor, down: Tensor) -> Tensor:
-    """Images moved by so many pixels each; outside, their outermost pixels are repeated."""
-    matrices = torch.eye(3).repeat(len(images), 1, 1)
-    matrices[:, 0, 2], matrices[:, 1, 2] = -right, -down
-    return warp(images, matrices, padding_mode="border")
+    Returns:
+        uint8 (N, C, H, W), new.
 
-
-def _clouds(images: Tensor, points: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Smooth noise, (N, 1, H, W) in [0, 1]: the sum of grids of so many points a side, finer ones weaker."""
-    total = torch.zeros(len(images), 1, *images.shape[-2:])
-    for order, count in enumerate(points):
-        grid = torch.rand(len(images), 1, count, count, generator=generator)
-        total += F.interpolate(grid, images.shape[-2:], mode="bicubic", align_corners=True) / 2**order
-    low, high = total.amin((2, 3), keepdim=True), total.amax((2, 3), keepdim=True)
-    return (total - low) / (high - low).clamp_min(1e-6)
+    Example:
+        >>> noisy = corrupt(data.eval_dataset("test")[:][0], "gaussian_noise", severity=3)
+    """
+    apply = CORRUPTIONS[corruption]
+    size = max(1, PIXELS_AT_A_TIME // math.prod(images.shape[1:]))
+    result = torch.empty_like(images, memory_format=torch.contiguous_format)
+    for start in range(0, len(images), size):
+        generator = rng.generator("corruption", list(CORRUPTIONS).index(corruption), severity, start)
+        chunk = images[start : start + size].float().div_(255)
+        values = apply(chunk, severity - 1, generator)
+        result[start : start + size] = values.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+    return result
