@@ -121,6 +121,18 @@ class Predictor:
             )
         return torch.cat([self._answer(chunk).cpu() for chunk in images.split(self.batch_size)])
 
+    def features(self, images: Tensor) -> Tensor:
+        """Computes what the network's head sees, float32 (N, features) on the CPU; ``images`` are those of ``logits``.
+
+        Of an ensemble, these are the features of its first network.
+        """
+        seen: list[Tensor] = []
+        with self.classifier.network.get_head()[0].register_forward_pre_hook(
+            lambda _, inputs: seen.append(inputs[0].detach().flatten(1).float().cpu())
+        ):
+            self.logits(images)
+        return torch.cat(seen)
+
     def use_tta(self, views: int, augmentation: Compose) -> None:
         """Turns on test-time augmentation: probabilities become means over several views of each image.
 

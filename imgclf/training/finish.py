@@ -71,7 +71,7 @@ def evaluate_best(
             publish_figure(run_dir, trainer, name, figure)
         write_tables(run_dir, list(evaluations.values()), predictor)
         run_dir.write_json("intervals.json", bootstrap_intervals(list(evaluations.values())[-1]))
-        publish_results(trainer, evaluations, metrics, config)
+        publish_results(trainer, predictor, evaluations, metrics, config)
         write_report(run_dir, metrics, predictor, list(evaluations.values()), data)
         run_dir.write_json("metrics.json", metrics)  # last: the run is finished once it is there
     return metrics

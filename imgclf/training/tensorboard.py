@@ -4,14 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
+from imgclf.core.names import METRICS
 from imgclf.core.validation import Positive, checked
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.figures.classification import plot_confusion_matrix
 from imgclf.figures.learning_curves import plot_learning_curves
 from imgclf.figures.style import encode_png, render
+from imgclf.inference.predictor import Predictor
 from imgclf.models.classifier import Classifier
 from imgclf.runs.run_dir import RunDir
 from imgclf.training.history import History
@@ -23,10 +27,14 @@ NO_HYPERPARAMETERS = (
     *("accelerator", "devices", "num_nodes", "strategy"),
     *("log_every_n_steps", "profiler", "enable_progress_bar", "enable_model_summary"),
 )
+MOST_POINTS, MOST_PIXELS = 1000, 2**24  # of the projector: images, and their pixels of all channels
+SPRITE_SIDE, FEATURES = 28, 64  # larger images and longer features are reduced
 
 
 class Dashboard(pl.Callback):
     """Shows in TensorBoard, while a run goes on, the learning curves and how the validation images are classified.
+
+    The tab "custom scalars" has training and validation in one chart for every metric.
 
     Args:
         every_n_epochs: how many epochs lie between two pictures, from 1.
@@ -36,6 +44,12 @@ class Dashboard(pl.Callback):
     @checked
     def __init__(self, every_n_epochs: Positive = 5, weights: bool = False) -> None:
         self.every_n_epochs, self.weights = every_n_epochs, weights
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Classifier) -> None:  # pyrefly: ignore[bad-override]
+        if trainer.is_global_zero:
+            charts = {name: ["Multiline", [f"^train/{name}$", f"^val/{name}$"]] for name in METRICS}
+            for logger in _loggers(trainer):
+                logger.experiment.add_custom_scalars({"train and validation": charts})
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Classifier) -> None:  # pyrefly: ignore[bad-override]
         epoch, validated = trainer.current_epoch + 1, pl_module.validated
@@ -76,10 +90,18 @@ def publish_figure(run_dir: RunDir, trainer: pl.Trainer, name: str, figure: Figu
 
 
 def publish_results(
-    trainer: pl.Trainer, evaluations: Mapping[str, Evaluation], metrics: Mapping[str, Any], config: Mapping[str, Any]
+    trainer: pl.Trainer,
+    predictor: Predictor,
+    evaluations: Mapping[str, Evaluation],
+    metrics: Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> None:
-    """Writes the results of best.ckpt to TensorBoard: precision-recall curves, and hyper-parameters with metrics."""
+    """Writes the results of best.ckpt to TensorBoard.
+
+    These are precision-recall curves, hyper-parameters with metrics, and the projector's map of the last split.
+    """
     for logger in _loggers(trainer):
+        _add_projection(logger, predictor, list(evaluations.values())[-1], trainer.global_step)
         for split, evaluation in evaluations.items():
             if evaluation.probabilities.shape[1] == 2:
                 labels, scores = evaluation.labels, evaluation.probabilities[:, 1]
@@ -89,6 +111,23 @@ def publish_results(
         shown["augmentation"] = _strengths(config["augmentation"])
         logger.log_hyperparams(shown, results, trainer.global_step)
         logger.finalize("success")
+
+
+def _add_projection(logger: TensorBoardLogger, predictor: Predictor, evaluation: Evaluation, step: int) -> None:
+    """Gives the projector the features of the first images, with each image as a sprite and its true class."""
+    channels, height, width = predictor.image_shape
+    count = max(1, min(MOST_POINTS, MOST_PIXELS // (channels * height * width)))
+    images, labels = evaluation.images[:count]
+    features = predictor.features(images)
+    if features.shape[1] > FEATURES:  # the projector reads text, and reduces them further
+        features = features @ torch.pca_lowrank(features, min(FEATURES, len(features)))[2]
+    scale = SPRITE_SIDE / max(height, width)
+    size = [max(1, round(side * scale)) for side in (height, width)]
+    sprites = F.interpolate(images.float().div_(255), size, mode="area")
+    if channels != 3:
+        sprites = sprites.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    classes = [predictor.class_names[label] for label in labels]
+    logger.experiment.add_embedding(features, classes, sprites, step, tag=evaluation.split)
 
 
 def _shown(options: Any) -> Any:

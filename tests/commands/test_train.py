@@ -133,6 +133,11 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     drawn = ["samples", "curves", "data", "confusion_matrix", "mistakes", "calibration", "risk_coverage"]
     assert events.Tags()["images"] == drawn
     assert "_hparams_/experiment" in events.summary_metadata
+    charts = events.summary_metadata["custom_scalars__config__"]
+    assert charts.plugin_data.plugin_name == "custom_scalars"
+    (vectors,) = (run / "tensorboard").rglob("tensors.tsv")
+    assert len(vectors.read_text().splitlines()) == len((run / "predictions.csv").read_text().splitlines()) - 1
+    assert vectors.with_name("sprite.png").exists()
     shown = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"data/variation" in shown
     assert b"optimizer/lr" in shown

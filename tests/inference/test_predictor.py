@@ -217,3 +217,10 @@ def test_a_network_trained_on_files_scales_them(predictor):
     named = Classifier(CNN(channels=[4]), [f"digit {i}" for i in range(10)])
     assert Predictor(named, (1, 28, 28), reader="handwriting").preprocess(sheet)[1] == ["no ink found"]
     assert Predictor(named, (1, 28, 28)).preprocess(sheet)[1] == [None]
+
+
+def test_features_are_what_the_head_turns_into_logits():
+    predictor = Predictor(Classifier(CNN(channels=[4]), Digits.class_names), (1, 28, 28))
+    images = torch.randint(0, 256, (7, 1, 28, 28), dtype=torch.uint8)
+    (head,) = predictor.classifier.network.get_head()
+    torch.testing.assert_close(head(predictor.features(images)).detach(), predictor.logits(images))
