@@ -54,5 +54,13 @@ def test_the_readme_names_the_test_command():
     assert script.endswith("\npytest -n 2\n")
 
 
+def test_the_walk_in_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, walk = re.findall(r"```python\n(.*?)```", section("In Python"), re.DOTALL)
+    exec(compile(walk, "README.md", "exec"), there := {})
+    assert there["evaluation"].metrics["test/accuracy"] > 0.8
+    assert {path.name for path in tmp_path.iterdir()} == {"digits.png", "evidence.png"}
+
+
 def _blocks(title: str) -> list[tuple[str, str]]:
     return re.findall(r"```(python|yaml)\n(.*?)```", section(title), re.DOTALL)
