@@ -34,6 +34,11 @@ class Result(NamedTuple):
     out: str
     err: str
 
+    def ok(self) -> "Result":
+        """The same, of a run that succeeded."""
+        assert self.code == 0, self.out + self.err
+        return self
+
     @property
     def error(self) -> str:
         """The one line a bad input gets."""

@@ -155,7 +155,7 @@ def test_a_fingerprint_is_of_content_alone(folder, tmp_path, monkeypatch):
 
 def test_a_run_knows_its_data_again(folder, train, script, tmp_path):
     words = (*WORDS, "data.batch_size=9", "model=mlp", "model.hidden=[4]", "hydra.run.dir=run")
-    assert train(*words).code == 0
+    train(*words).ok()
     best = tmp_path / "run" / "checkpoints" / "best.ckpt"
     card = torch.load(best, weights_only=True)[METADATA_KEY]
     assert card["fingerprints"] == fingerprints(
@@ -175,11 +175,9 @@ def test_a_run_knows_its_data_again(folder, train, script, tmp_path):
     assert "cannot be resumed: the " in error
     assert "test images" in error
     assert [path.read_bytes() for path in kept] == before
-    warned = script("evaluate.py", f"ckpt={best}")
-    assert warned.code == 0
+    warned = script("evaluate.py", f"ckpt={best}").ok()
     assert "and test images" in warned.out
-    meant = script("evaluate.py", f"ckpt={best}", "data.root=set")
-    assert meant.code == 0
+    meant = script("evaluate.py", f"ckpt={best}", "data.root=set").ok()
     assert "and test images" not in meant.out
 
     (folder / "train").rename(tmp_path / "away")

@@ -1,12 +1,12 @@
 """Runs that are continued: after a stop, for more epochs or patience, and without typing their options again."""
 
-import csv
 import re
 import shlex
 
 import pytest
 import torch
 
+from imgclf.core.files import read_csv
 from tests.commands.test_train import metrics, weights
 from tests.conftest import SMALL
 
@@ -18,7 +18,7 @@ def test_a_run_stopped_after_two_of_four_epochs_resumes_to_the_same_end(schedule
         *("augmentation.elastic.magnitude=0.03", "augmentation.mixup.p=0.3", "augmentation.cutmix.p=0.3"),
         *(f"scheduler={scheduler}", "trainer.max_epochs=4"),
     )
-    assert train(*recipe, "hydra.run.dir=whole").code == 0
+    train(*recipe, "hydra.run.dir=whole").ok()
 
     with power_cut(2):
         assert "power cut" in train(*recipe, "hydra.run.dir=cut").error
@@ -36,29 +36,27 @@ def test_a_run_stopped_after_two_of_four_epochs_resumes_to_the_same_end(schedule
     assert (cut / "train.log").read_bytes() == log
 
     cut = cut.rename(tmp_path / "moved")
-    assert train(*recipe, "hydra.run.dir=moved", "resume=true").code == 0
+    train(*recipe, "hydra.run.dir=moved", "resume=true").ok()
     assert metrics(cut) == metrics(tmp_path / "whole")
     for name in ("best", "last"):
         first, second = (weights(tmp_path / folder / "checkpoints" / f"{name}.ckpt") for folder in ("whole", "moved"))
         assert all(torch.equal(first[key], second[key]) for key in first)
-    with (cut / "metrics.csv").open() as file:
-        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
+    assert [int(row["epoch"]) for row in read_csv(cut / "metrics.csv")] == [1, 2, 3, 4]
 
     (cut / "metrics.json").unlink()  # as if killed after the last epoch
-    assert train(*recipe, "hydra.run.dir=moved", "resume=true").code == 0
+    train(*recipe, "hydra.run.dir=moved", "resume=true").ok()
     assert metrics(cut) == metrics(tmp_path / "whole")
 
     finished = (cut / "metrics.json").read_bytes()
-    again = train(*recipe, "hydra.run.dir=moved", "resume=true")
-    assert again.code == 0
+    again = train(*recipe, "hydra.run.dir=moved", "resume=true").ok()
     assert "best.ckpt" in again.out
     assert (cut / "metrics.json").read_bytes() == finished
 
 
 def test_resume_starts_a_folder_without_a_checkpoint_and_lengthens_a_finished_run(train, tmp_path):
-    assert train(*SMALL, "hydra.run.dir=run", "resume=true").code == 0
-    assert train(*SMALL, "hydra.run.dir=run", "resume=true", "trainer.max_epochs=3").code == 0
-    assert train(*SMALL, "hydra.run.dir=whole", "trainer.max_epochs=3").code == 0
+    train(*SMALL, "hydra.run.dir=run", "resume=true").ok()
+    train(*SMALL, "hydra.run.dir=run", "resume=true", "trainer.max_epochs=3").ok()
+    train(*SMALL, "hydra.run.dir=whole", "trainer.max_epochs=3").ok()
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
 
@@ -67,57 +65,52 @@ def test_early_stopping_and_a_resumed_run_that_had_stopped(train, tmp_path):
         *(*SMALL, "callbacks=early_stopping", "callbacks.early_stopping.patience=1"),
         *("optimizer.lr=0", "trainer.max_epochs=9", "hydra.run.dir=run"),
     )
-    assert train(*recipe).code == 0
+    train(*recipe).ok()
     first = metrics(tmp_path / "run")
     assert first["epochs"] == 2
     (tmp_path / "run" / "metrics.json").unlink()  # as if killed before it was written
-    assert train(*recipe, "resume=true").code == 0
+    train(*recipe, "resume=true").ok()
     assert metrics(tmp_path / "run") == first
 
 
 def test_a_finished_run_is_no_answer_to_other_options(train, tmp_path):
-    assert train(*SMALL, "evaluate_on=[val]", "hydra.run.dir=run").code == 0
+    train(*SMALL, "evaluate_on=[val]", "hydra.run.dir=run").ok()
     assert (
         "model.hidden was [16], is [32]" in train(*SMALL, "hydra.run.dir=run", "resume=true", "model.hidden=[32]").error
     )
-    again = train(*SMALL, "evaluate_on=[val,test]", "hydra.run.dir=run", "resume=true")
-    assert again.code == 0, again.err
+    train(*SMALL, "evaluate_on=[val,test]", "hydra.run.dir=run", "resume=true").ok()
     assert "test/accuracy" in metrics(tmp_path / "run")
 
 
 def test_early_stopping_goes_on_with_more_patience(train, tmp_path):
     stopping = ("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=0")
-    assert train(*SMALL, *stopping, "trainer.max_epochs=9", "hydra.run.dir=run").code == 0
+    train(*SMALL, *stopping, "trainer.max_epochs=9", "hydra.run.dir=run").ok()
     assert metrics(tmp_path / "run")["epochs"] == 2
-    result = train("hydra.run.dir=run", "resume=true", "callbacks.early_stopping.patience=3", "trainer.max_epochs=9")
-    assert result.code == 0, result.err
+    train("hydra.run.dir=run", "resume=true", "callbacks.early_stopping.patience=3", "trainer.max_epochs=9").ok()
     assert metrics(tmp_path / "run")["epochs"] == 4
 
 
 def test_a_lengthened_run_that_was_stopped_again_needs_only_its_folder(train, power_cut, tmp_path):
     run = "hydra.run.dir=run"
-    assert train(*SMALL, run).code == 0
+    train(*SMALL, run).ok()
     with power_cut(2):
         assert "power cut" in train(run, "resume=true", "trainer.max_epochs=4").error
     line = train(run, "resume=true", "trainer.max_epochs=1").error
     assert "trainer.max_epochs=1: " in line
     assert "is of epoch 2 already" in line
-    result = train(run, "resume=true", "trainer.max_epochs=4")
-    assert result.code == 0, result.err
+    train(run, "resume=true", "trainer.max_epochs=4").ok()
     assert metrics(tmp_path / "run")["epochs"] == 4
 
 
 def test_a_job_of_a_sweep_is_continued_by_its_folder(train, tmp_path):
     with_options = (*SMALL, "optimizer.lr=0.01,0.02", "hydra.sweep.dir=sweep")
-    assert train("-m", *with_options).code == 0
-    result = train("hydra.run.dir=sweep/1", "resume=true", "trainer.max_epochs=2")
-    assert result.code == 0, result.err
+    train("-m", *with_options).ok()
+    train("hydra.run.dir=sweep/1", "resume=true", "trainer.max_epochs=2").ok()
     assert metrics(tmp_path / "sweep" / "1")["epochs"] == 2
 
 
 def test_the_commands_that_a_run_prints_can_be_pasted(train, script, tmp_path):
-    result = train(*SMALL, "evaluate_on=[train,val]", "hydra.run.dir=it's a (run), #1=数", "logger=null")
-    assert result.code == 0, result.err
+    result = train(*SMALL, "evaluate_on=[train,val]", "hydra.run.dir=it's a (run), #1=数", "logger=null").ok()
     printed = dict(re.findall(r"^ *(\w+):  (.*)$", result.out, re.MULTILINE))
     assert printed.pop("report").endswith("report.html")
     assert printed.keys() == {"evaluate", "predict", "resume"}  # nothing is there for a dashboard
@@ -125,5 +118,4 @@ def test_the_commands_that_a_run_prints_can_be_pasted(train, script, tmp_path):
         python, file, *words = shlex.split(command)
         assert python == "python"
         if purpose != "predict":
-            done = script(file, *words)
-            assert done.code == 0, done.err
+            script(file, *words).ok()

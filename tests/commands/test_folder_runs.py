@@ -1,6 +1,5 @@
 """Folders of images from the command line: two classes, three classes, evaluation and prediction."""
 
-import csv
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from imgclf import load
+from imgclf.core.files import read_csv
 from imgclf.core.names import BINARY_METRICS, METRICS
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.demo import explain_image
@@ -26,8 +26,7 @@ def values(folder) -> dict[str, float]:
 
 
 def rows(folder) -> list[dict[str, str]]:
-    with (folder / "predictions.csv").open() as file:
-        return list(csv.DictReader(file))
+    return read_csv(folder / "predictions.csv")
 
 
 @pytest.mark.draws
@@ -36,8 +35,7 @@ def test_a_binary_run_and_its_evaluation(train, script, tiny_data, tmp_path):
         *(*XRAY, "classifier.threshold=validation", "data.balance=sampler"),
         *("augmentation=photo", "objective=val/auroc"),
         *("trainer.max_epochs=2", "hydra.run.dir=run"),
-    )
-    assert result.code == 0, result.err
+    ).ok()
     run = tmp_path / "run"
     metrics = values(run)
     for split in ("train", "val", "test"):
@@ -54,8 +52,7 @@ def test_a_binary_run_and_its_evaluation(train, script, tiny_data, tmp_path):
     assert predictor.threshold != 0.5
 
     ckpt = f"ckpt={run}/checkpoints/best.ckpt"
-    result = script("evaluate.py", ckpt, f"data_dir={tiny_data}", "hydra.run.dir=evaluated")
-    assert result.code == 0, result.err
+    result = script("evaluate.py", ckpt, f"data_dir={tiny_data}", "hydra.run.dir=evaluated").ok()
     evaluated = tmp_path / "evaluated"
     for name, value in values(evaluated).items():
         assert metrics[name] == value
@@ -78,8 +75,7 @@ def test_a_binary_run_and_its_evaluation(train, script, tiny_data, tmp_path):
     assert auroc == pytest.approx(metrics["test/auroc"], abs=1e-4)
 
     pictures = tiny_data / "chest_xray" / "test"
-    result = script("evaluate.py", ckpt, f"images={pictures}", "hydra.run.dir=predicted")
-    assert result.code == 0, result.err
+    script("evaluate.py", ckpt, f"images={pictures}", "hydra.run.dir=predicted").ok()
     same = {row["file"]: row["predicted"] for row in answers}
     assert {row["file"]: row["predicted"] for row in rows(tmp_path / "predicted")} == same
 
@@ -92,7 +88,7 @@ def test_no_test_image_is_looked_at_before_the_network_and_its_threshold_are_cho
         "trainer.max_epochs=3",
         "data.balance=sampler",
     )
-    assert train(*recipe, "hydra.run.dir=free").code == 0
+    train(*recipe, "hydra.run.dir=free").ok()
     dataset = ImageDataModule.dataset
 
     def guarded(self, name):
@@ -100,8 +96,7 @@ def test_no_test_image_is_looked_at_before_the_network_and_its_threshold_are_cho
         return dataset(self, name)
 
     monkeypatch.setattr(ImageDataModule, "dataset", guarded)
-    result = train(*recipe, "evaluate_on=[train,val]", "hydra.run.dir=guarded")
-    assert result.code == 0, result.err
+    train(*recipe, "evaluate_on=[train,val]", "hydra.run.dir=guarded").ok()
     free, kept = values(tmp_path / "free"), values(tmp_path / "guarded")
     assert {name for name in free if not name.startswith("test/")} == set(kept)
     assert all(free[name] == kept[name] for name in kept if name.startswith("val/") or "epoch" in name)
@@ -114,9 +109,9 @@ def test_no_test_image_is_looked_at_before_the_network_and_its_threshold_are_cho
 
 
 def test_classes_in_another_order_are_matched_by_name(train, script, tiny_data, tmp_path):
-    assert train(*XRAY, "hydra.run.dir=run").code == 0
+    train(*XRAY, "hydra.run.dir=run").ok()
     arguments = ("ckpt=run/checkpoints/best.ckpt", f"data_dir={tiny_data}", "data.positive=NORMAL")
-    assert script("evaluate.py", *arguments, "hydra.run.dir=evaluated").code == 0
+    script("evaluate.py", *arguments, "hydra.run.dir=evaluated").ok()
     run, evaluated = values(tmp_path / "run"), values(tmp_path / "evaluated")
     assert evaluated == pytest.approx({name: run[name] for name in evaluated})
 
@@ -142,20 +137,18 @@ def test_validation_images_the_page_predict_and_onnx_answer_alike(names, train, 
         file = tmp_path / "my pictures" / names[label] / f"{i:03}.{suffix}"
         file.parent.mkdir(parents=True, exist_ok=True)
         convert(image).save(file)
-    result = train(
+    train(
         *("data=image_folder", "data.root=my pictures", "data.image_size=28", "data.channels=1", "model=mlp"),
         *("trainer.max_epochs=12", "trainer.precision=32-true", "hydra.run.dir=run"),
-    )
-    assert result.code == 0, result.err
+    ).ok()
     run, ckpt = tmp_path / "run", "ckpt=run/checkpoints/best.ckpt"
     metrics = values(run)
     assert metrics["test/accuracy"] > (0.7 if len(names) == 10 else 0.9)
     assert "test/sensitivity" not in metrics
-    with (run / "metrics.csv").open() as file:  # what was validated while it was trained
-        best = list(csv.DictReader(file))[metrics["best_epoch"] - 1]
+    best = read_csv(run / "metrics.csv")[metrics["best_epoch"] - 1]  # what was validated while it was trained
     for name in ("val/accuracy", "val/loss", "val/kappa"):
         assert float(best[name]) == pytest.approx(metrics[name], abs=TOLERANCE)
-    assert script("evaluate.py", ckpt, "split=val", "hydra.run.dir=validated").code == 0
+    script("evaluate.py", ckpt, "split=val", "hydra.run.dir=validated").ok()
     assert values(tmp_path / "validated")["val/accuracy"] == metrics["val/accuracy"]
     answers = rows(tmp_path / "validated")
     files = [row["file"] for row in answers]
@@ -166,7 +159,7 @@ def test_validation_images_the_page_predict_and_onnx_answer_alike(names, train, 
         assert list(predicted) == expected
         assert list(probabilities) == pytest.approx(probability, abs=TOLERANCE)
 
-    assert script("evaluate.py", ckpt, "images='my pictures'", "hydra.run.dir=predicted").code == 0
+    script("evaluate.py", ckpt, "images='my pictures'", "hydra.run.dir=predicted").ok()
     told = {row["file"]: row for row in rows(tmp_path / "predicted")}
     assert len(told) == 120
     told = [next(row for name, row in told.items() if file.endswith(f"/{name}")) for file in files]
@@ -189,8 +182,7 @@ def test_a_folder_s_drawn_test_images_are_not_drawn_anew(train, script, tmp_path
         Image.new("L", (8, 8), 4 * i).save(file)
     folder = ("data=image_folder", "data.root=set", "data.image_size=8", "data.channels=1")
     grouped = r"data.group_pattern='\d+'"
-    result = train(*folder, grouped, "data.batch_size=8", "model=mlp", "hydra.run.dir=run")
-    assert result.code == 0, result.err
+    train(*folder, grouped, "data.batch_size=8", "model=mlp", "hydra.run.dir=run").ok()
     ckpt = "ckpt=run/checkpoints/best.ckpt"
     for options in (
         folder,
@@ -201,7 +193,7 @@ def test_a_folder_s_drawn_test_images_are_not_drawn_anew(train, script, tmp_path
         assert "the test images may be among those that" in script("evaluate.py", ckpt, *options).error
     assert "split=val" in script("evaluate.py", ckpt, *folder, grouped, "split=val").error
     for number, options in enumerate(((*folder, grouped), ("data.split_seed=5",))):  # the test part is always the same
-        assert script("evaluate.py", ckpt, *options, f"hydra.run.dir={number}").code == 0
+        script("evaluate.py", ckpt, *options, f"hydra.run.dir={number}").ok()
         assert {row["file"] for row in rows(tmp_path / str(number))} == {row["file"] for row in rows(tmp_path / "0")}
         assert values(tmp_path / str(number))["test/loss"] == pytest.approx(values(tmp_path / "run")["test/loss"])
 
@@ -220,8 +212,7 @@ def test_every_bad_file_is_named_before_training(train, tmp_path):
     line = train(*options, "hydra.run.dir=run").error
     for part in ("2 of 40 images cannot be read", "a/1.png (not a readable image", "b/2.png", "data.skip_bad=true"):
         assert part in line
-    result = train(*options, "data.skip_bad=true", "hydra.run.dir=run")
-    assert result.code == 0, result.err
+    result = train(*options, "data.skip_bad=true", "hydra.run.dir=run").ok()
     assert "left out 2 of 40" in result.out
 
 
@@ -231,10 +222,10 @@ def test_a_resumed_binary_run_ends_as_one_never_stopped(train, power_cut, tmp_pa
         *("data.balance=weighted_loss", "augmentation=photo", "trainer.max_epochs=4"),
         *("model=torchvision", "model.name=squeezenet1_1", "model.freeze_epochs=2"),
     )
-    assert train(*recipe, "hydra.run.dir=whole").code == 0
+    train(*recipe, "hydra.run.dir=whole").ok()
     with power_cut(3):
         assert "power cut" in train(*recipe, "hydra.run.dir=cut").error
-    assert train(*recipe, "hydra.run.dir=cut", "resume=true").code == 0
+    train(*recipe, "hydra.run.dir=cut", "resume=true").ok()
     first, second = (
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         for name in ("whole", "cut")

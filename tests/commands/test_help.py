@@ -14,8 +14,7 @@ GROUPS = sorted(path.name for path in (PROJECT / "conf").iterdir() if path.is_di
 @pytest.fixture
 def words(script):
     def read(name):
-        result = script(name, "--help")
-        assert result.code == 0, result.err
+        result = script(name, "--help").ok()
         assert all(len(line) <= 120 for line in result.out.splitlines())
         return set(re.findall(r"[\w.*-]+", result.out))
 

@@ -41,19 +41,16 @@ def test_a_folder_of_any_name_is_trained_on_resumed_and_predicted(train, script,
         "data.image_size=8",
         "data.batch_size=4",
     )
-    result = train(*SMALL, *options, "model=mlp", "hydra.run.dir=a run, (1)", "callbacks=null", "logger=null")
-    assert result.code == 0, result.err
+    train(*SMALL, *options, "model=mlp", "hydra.run.dir=a run, (1)", "callbacks=null", "logger=null").ok()
     assert not (tmp_path / "a run, (1)" / "tensorboard").exists()
-    again = train("hydra.run.dir=a run, (1)", "resume=true", "trainer.max_epochs=2")
-    assert again.code == 0, again.err
+    train("hydra.run.dir=a run, (1)", "resume=true", "trainer.max_epochs=2").ok()
     refused = train("hydra.run.dir=a run, (1)", "resume=true", "optimizer.lr=0.5")
     assert "optimizer.lr was 0.001, is 0.5" in refused.error
     ckpt = "ckpt=a run, (1)/checkpoints/best.ckpt"
     predicted = script("evaluate.py", ckpt, "images=[数据 (2)/0/00.png]", "hydra.run.dir=p")
     assert predicted.code == 1
     assert "no image" in predicted.error
-    predicted = script("evaluate.py", ckpt, "images=数据 (2), #1", "hydra.run.dir=p")
-    assert predicted.code == 0, predicted.err
+    predicted = script("evaluate.py", ckpt, "images=数据 (2), #1", "hydra.run.dir=p").ok()
     assert "images with a known label: 20" in predicted.out
 
 
@@ -63,10 +60,9 @@ def test_another_folder_is_read_as_the_checkpoint_s_and_evaluated_as_a_whole(tra
     write(tmp_path / "home", ("cat", "dog"), 20)
     write(tmp_path / "away", ("Cat", "DOG"), 7, first=50)
     options = ("data=image_folder", "data.root=home", "data.image_size=[8,12]", "data.channels=1", "data.fit=pad")
-    assert train(*SMALL, *options, "data.batch_size=8", "model=mlp", "hydra.run.dir=run").code == 0
+    train(*SMALL, *options, "data.batch_size=8", "model=mlp", "hydra.run.dir=run").ok()
     ckpt = "ckpt=run/checkpoints/best.ckpt"
-    result = script("evaluate.py", ckpt, "data=image_folder", "data.root=away", "hydra.run.dir=there")
-    assert result.code == 0, result.err
+    result = script("evaluate.py", ckpt, "data=image_folder", "data.root=away", "hydra.run.dir=there").ok()
     assert "test (14 images)" in result.out
     own = script("evaluate.py", ckpt, "hydra.run.dir=here")
     assert "test (8 images)" in own.out
@@ -81,6 +77,8 @@ def test_another_folder_is_read_as_the_checkpoint_s_and_evaluated_as_a_whole(tra
         ("train.py data=noisy_digits data.backgrounds=none", "data.backgrounds=none: no such folder"),
         ("evaluate.py ckpt=none.ckpt", "none.ckpt: no such file"),
         ("evaluate.py", "ckpt=PATH is missing"),
+        ("evaluate.py checkpoint=best.ckpt", "unknown option checkpoint: did you mean ckpt?"),
+        ("evaluate.py ckpt=none.ckpt data=digits", "none.ckpt: no such file"),
         ("train.py data=image_folder data.columns={file", "data.columns={file: write a dictionary of names"),
     ],
 )

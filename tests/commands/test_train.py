@@ -1,4 +1,3 @@
-import csv
 import json
 import math
 import subprocess
@@ -11,6 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from imgclf.core.files import read_csv
 from imgclf.core.names import METRICS
 from tests.conftest import PROJECT, REAL_DATA, SMALL, needs_real_data, options
 
@@ -34,8 +34,9 @@ def test_every_data_config(name, train, tmp_path):
         rows = np.concatenate([random.random((200, 784)), random.integers(0, 10, (200, 1))], 1)
         np.savetxt(tmp_path / "a.amat", rows, "%.4g")
         root = ["data.train=a.amat", "data.test=a.amat", "data.val_images=50"]
-    result = train(f"data={name}", *root, "data.batch_size=50", "model=mlp", "model.hidden=[8]", "hydra.run.dir=run")
-    assert result.code == 0, result.err
+    result = train(
+        f"data={name}", *root, "data.batch_size=50", "model=mlp", "model.hidden=[8]", "hydra.run.dir=run"
+    ).ok()
     assert "best.ckpt" in result.out
     assert 0 <= metrics(tmp_path / "run")["test/accuracy"] <= 1
 
@@ -72,20 +73,17 @@ def test_every_experiment(name, train, tmp_path, monkeypatch):
     ],
 )
 def test_every_other_config(choice, train):
-    result = train(*SMALL, choice, "hydra.run.dir=run")
-    assert result.code == 0, result.err
+    train(*SMALL, choice, "hydra.run.dir=run").ok()
 
 
 @pytest.mark.parametrize("name", options("model"))
 def test_every_model_config(name, train):
-    result = train("data=mnist", "data.batch_size=50", f"model={name}", "hydra.run.dir=run")
-    assert result.code == 0, result.err
+    train("data=mnist", "data.batch_size=50", f"model={name}", "hydra.run.dir=run").ok()
 
 
 @pytest.mark.draws
 def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
-    result = train("hydra.run.dir=run", "data=noisy_digits", "model=cnn", "trainer.max_epochs=3", "seed=7")
-    assert result.code == 0, result.err
+    result = train("hydra.run.dir=run", "data=noisy_digits", "model=cnn", "trainer.max_epochs=3", "seed=7").ok()
     run = tmp_path / "run"
     values = json.loads((run / "metrics.json").read_text())
     names = (*METRICS, "auroc", "calibration_error", *(f"accuracy_at_{percent}" for percent in (80, 90, 95)))
@@ -96,8 +94,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
     assert values["test/accuracy"] > 0.6
     assert all(math.isfinite(value) for value in values.values())
 
-    with (run / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(run / "metrics.csv")
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
     best = max(rows, key=lambda row: (float(row["val/accuracy"]), -float(row["val/loss"])))
     assert values["best_epoch"] == int(best["epoch"])
@@ -156,7 +153,7 @@ def test_the_run_folder_holds_everything_the_contract_names(train, tmp_path):
 def test_same_seed_same_numbers_another_seed_others(train, tmp_path):
     recipe = ("data=noisy_digits", "model=cnn", "augmentation=affine", "trainer.max_epochs=2")
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        assert train(*recipe, f"seed={seed}", f"hydra.run.dir={name}").code == 0
+        train(*recipe, f"seed={seed}", f"hydra.run.dir={name}").ok()
     assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
     assert metrics(tmp_path / "a") != metrics(tmp_path / "c")
     first, second = (weights(tmp_path / name / "checkpoints" / "last.ckpt") for name in "ab")
@@ -164,16 +161,15 @@ def test_same_seed_same_numbers_another_seed_others(train, tmp_path):
 
 
 def test_a_sweep_runs_its_jobs_into_folders_of_their_own(train, tmp_path):
-    result = train(
+    train(
         *("-m", "data=noisy_digits", "model=mlp,cnn", "data.variation=basic,rot,back-rand", "hydra.sweep.dir=sweep")
-    )
-    assert result.code == 0, result.err
+    ).ok()
     configs = [OmegaConf.load(tmp_path / "sweep" / str(i) / "config.yaml") for i in range(6)]
     assert all((tmp_path / "sweep" / str(i) / "metrics.json").exists() for i in range(6))
     chosen = {(config.model._target_.rpartition(".")[2], config.data.variation) for config in configs}
     assert chosen == {(model, variation) for model in ("MLP", "CNN") for variation in ("basic", "rot", "back-rand")}
     # The last one ends as it would have alone, whatever ran in this process before.
-    assert train("data=noisy_digits", "model=cnn", "data.variation=back-rand", "hydra.run.dir=alone").code == 0
+    train("data=noisy_digits", "model=cnn", "data.variation=back-rand", "hydra.run.dir=alone").ok()
     assert metrics(tmp_path / "alone") == metrics(tmp_path / "sweep" / "5")
     first, second = (weights(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("alone", "sweep/5"))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -191,26 +187,23 @@ def test_runs_started_in_the_same_second_get_folders_of_their_own(tiny_data, tmp
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))
 def test_clipping_and_accumulation_under_mixed_precision(optimizer, train, tmp_path):
-    result = train(
+    train(
         *(*SMALL, f"optimizer={optimizer}", "trainer.precision=bf16-mixed"),
         *("trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2", "hydra.run.dir=run"),
-    )
-    assert result.code == 0, result.err
+    ).ok()
 
 
 def test_workers_and_the_progress_bar_change_no_number(train, tmp_path):
-    assert train(*SMALL, "trainer.max_epochs=2", "hydra.run.dir=plain").code == 0
+    train(*SMALL, "trainer.max_epochs=2", "hydra.run.dir=plain").ok()
     workers = ("data.num_workers=2", "trainer.enable_progress_bar=true", "hydra.run.dir=workers")
-    result = train(*SMALL, "trainer.max_epochs=2", *workers)
-    assert result.code == 0, result.err
+    result = train(*SMALL, "trainer.max_epochs=2", *workers).ok()
     assert "accuracy:" in result.out
     assert "Epoch 2/2" in result.out
     assert metrics(tmp_path / "plain") == metrics(tmp_path / "workers")
 
 
 def test_fewer_splits_and_another_objective(train, tmp_path):
-    result = train(*SMALL, "evaluate_on=[test]", "objective=val/loss", "trainer.max_epochs=2", "hydra.run.dir=run")
-    assert result.code == 0, result.err
+    train(*SMALL, "evaluate_on=[test]", "objective=val/loss", "trainer.max_epochs=2", "hydra.run.dir=run").ok()
     assert {name.split("/")[0] for name in metrics(tmp_path / "run")} == {"val", "test", "best_epoch", "epochs"}
 
 
@@ -224,14 +217,13 @@ def test_fit_never_touches_the_test_part(train, monkeypatch):
         return load(self, split)
 
     monkeypatch.setattr(TorchvisionImages, "load", guarded)
-    assert train(*SMALL, "evaluate_on=[train,val]", "hydra.run.dir=run").code == 0
+    train(*SMALL, "evaluate_on=[train,val]", "hydra.run.dir=run").ok()
 
 
 @needs_real_data
 def test_the_real_mnist_in_one_epoch(script, tmp_path):
-    result = script(
+    script(
         *("train.py", f"data_dir={REAL_DATA}", "data=mnist", "model=mlp", "trainer.max_epochs=1", "hydra.run.dir=run"),
         *("trainer.accelerator=cpu", "evaluate_on=[val,test]"),
-    )
-    assert result.code == 0, result.err
+    ).ok()
     assert metrics(tmp_path / "run")["test/accuracy"] > 0.93

@@ -65,7 +65,7 @@ def test_a_compiled_network_learns_the_same(train, tmp_path, monkeypatch):
     monkeypatch.setattr(nn.Module, "compile", traced)
     recipe = (*SMALL, "trainer.precision=32-true", "callbacks=ema")
     for name, option in (("eager", "classifier.compile=null"), ("compiled", "classifier.compile=reduce-overhead")):
-        assert train(*recipe, option, f"hydra.run.dir={name}").code == 0
+        train(*recipe, option, f"hydra.run.dir={name}").ok()
     assert modes == ["reduce-overhead"]
     eager, compiled = (
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]

@@ -59,10 +59,9 @@ def test_a_loss_is_one_class_and_one_line_of_yaml(focal):
 
 def test_train_py_takes_a_loss_of_ones_own(focal, train, tmp_path):
     given = (*SMALL, "loss=focal", f"hydra.searchpath=[{focal}]")
-    result = train(*given, "hydra.run.dir=run")
-    assert result.code == 0, result.err
+    train(*given, "hydra.run.dir=run").ok()
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert train(*SMALL, "hydra.run.dir=plain").code == 0
+    train(*SMALL, "hydra.run.dir=plain").ok()
     plain = torch.load(tmp_path / "plain" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert saved.keys() == plain.keys()
     assert not torch.equal(saved["network.layers.1.weight"], plain["network.layers.1.weight"])

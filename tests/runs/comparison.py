@@ -1,7 +1,6 @@
 """Compares the folders of two runs bit for bit, and disturbs runs at a chosen call."""
 
 import contextlib
-import csv
 import importlib
 import json
 import os
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from imgclf.core.files import read_csv
 
 TIMES = ("seconds", "images_per_second")
 STEP = "imgclf.models.classifier:Classifier.training_step"
@@ -33,8 +34,7 @@ def metrics(folder: Path) -> dict[str, float]:
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open() as file:
-        return [{name: value for name, value in row.items() if not timed(name)} for row in csv.DictReader(file)]
+    return [{k: value for k, value in row.items() if not timed(k)} for row in read_csv(folder / "metrics.csv")]
 
 
 def board(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -13,8 +13,7 @@ def whole(tmp_path_factory):
     def get(train, *recipe) -> Path:
         if recipe not in folders:
             folders[recipe] = tmp_path_factory.mktemp("whole") / "run"
-            result = train(*recipe, f"hydra.run.dir={folders[recipe]}")
-            assert result.code == 0, result.err
+            train(*recipe, f"hydra.run.dir={folders[recipe]}").ok()
         return folders[recipe]
 
     return get

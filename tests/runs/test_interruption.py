@@ -56,7 +56,7 @@ def test_a_signal_ends_a_run_within_a_step_and_resumed_it_ends_as_if_nothing_had
     assert result.err.splitlines() == [f"{word}: hydra.run.dir={folder} resume=true continues it"]
     assert not (folder / "metrics.json").exists()
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == steps
-    assert train(*RECIPE, *options, "hydra.run.dir=run", "resume=true").code == 0
+    train(*RECIPE, *options, "hydra.run.dir=run", "resume=true").ok()
     undisturbed = whole(train, *RECIPE, *(option for option in options if option != WORKERS))
     assert_the_same_run(folder, undisturbed, within_an_epoch=place in (STEP, VALIDATION))
 
@@ -73,7 +73,7 @@ def test_slurm_s_signal_saves_and_requeues(train, whole, monkeypatch, tmp_path):
         assert train(*FAST, "hydra.run.dir=run", "resume=true").code == 143
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
-    assert train(*FAST, "hydra.run.dir=run", "resume=true").code == 0
+    train(*FAST, "hydra.run.dir=run", "resume=true").ok()
     assert_the_same_run(tmp_path / "run", whole(train, *FAST), within_an_epoch=True)
 
 
@@ -84,5 +84,4 @@ def test_a_system_with_few_signals(train, monkeypatch):
         monkeypatch.delattr(signal, name)
     monkeypatch.setattr("imgclf.training.interruption.REQUEUE", None)
     monkeypatch.setattr(_SignalConnector, "register_signal_handlers", lambda self: None)  # registers none on Windows
-    result = train(*FAST, "data.num_workers=1", "hydra.run.dir=run")
-    assert result.code == 0, result.err
+    train(*FAST, "data.num_workers=1", "hydra.run.dir=run").ok()

@@ -15,7 +15,7 @@ def test_one_and_two_threads_agree(train, tmp_path):
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            assert train(*recipe, f"hydra.run.dir={threads}").code == 0
+            train(*recipe, f"hydra.run.dir={threads}").ok()
     finally:
         torch.set_num_threads(before)
     one, two = (torch.load(tmp_path / f / "checkpoints" / "last.ckpt", weights_only=True) for f in ("1", "2"))
@@ -33,9 +33,9 @@ def test_memory_stays_flat_over_two_hundred_epochs(train, monkeypatch, tmp_path)
         measured.append(resident)
 
     monkeypatch.setattr("imgclf.training.callbacks.ProgressBar.on_validation_start", measure)
-    result = train("data=digits", "model=mlp", "trainer.max_epochs=200", "hydra.run.dir=run",
-                   "trainer.enable_progress_bar=true")  # fmt: skip
-    assert result.code == 0, result.err
+    train(
+        "data=digits", "model=mlp", "trainer.max_epochs=200", "hydra.run.dir=run", "trainer.enable_progress_bar=true"
+    ).ok()
     for epoch in (1, 10, 20, 50, 100, 150, 200):
         print(f"epoch {epoch}: {measured[epoch - 1]:.0f} MiB")
     assert measured[199] - measured[19] < 40

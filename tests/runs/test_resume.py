@@ -31,8 +31,7 @@ def test_resume_never_silently_restarts(train, whole, tmp_path):
     epoch = torch.load(best, weights_only=True)["epoch"] + 1
     last.write_bytes(good[:-1000])
     (run / "checkpoints" / ".last.ckpt.123").write_bytes(good[:1000])  # of a session that was killed
-    result = train(*again)
-    assert result.code == 0, result.err
+    result = train(*again).ok()
     said = f"last.ckpt: truncated or not a PyTorch checkpoint: going on from {best}, epoch {epoch}"
     assert said.replace(" ", "") in "".join(result.out.split())  # it is broken into lines
     assert_the_same_run(run, whole(train, *FAST))
@@ -43,7 +42,7 @@ def test_environment_json_tells_of_every_session_and_config_yaml_repeats_the_run
         train(*FAST, "hydra.run.dir='a run'")
     folder = tmp_path / "a run"
     first = json.loads((folder / "environment.json").read_text())
-    assert train(*FAST, "hydra.run.dir='a run'", "resume=true").code == 0
+    train(*FAST, "hydra.run.dir='a run'", "resume=true").ok()
     now = json.loads((folder / "environment.json").read_text())
     (session,) = now.pop("resumed")
     assert now == first
@@ -51,8 +50,7 @@ def test_environment_json_tells_of_every_session_and_config_yaml_repeats_the_run
     assert session.keys() <= {"started", "command"}
 
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
-    result = script("train.py", "--config-path", "a run", "--config-name", "config")
-    assert result.code == 0, result.err
+    result = script("train.py", "--config-path", "a run", "--config-name", "config").ok()
     (repeated,) = (tmp_path / "outputs" / "mnist-mlp").iterdir()
     assert_the_same_run(repeated, whole(train, *FAST))
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before

@@ -5,9 +5,9 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
+from imgclf.core.files import read_csv
 from imgclf.sweeps.comparison import compared
 from tests.conftest import PROJECT
-from tests.sweeps.sweep_folder import summary_rows
 
 
 @pytest.fixture
@@ -65,20 +65,20 @@ def test_a_failure_of_a_job_is_reported_as_the_job_s(content, raised, run_sweep)
 def test_a_failure_of_the_sweep_itself_is_raised_as_it_is(run_sweep, tmp_path):
     with pytest.raises(RuntimeError, match="no launcher"):
         run_sweep(OK, FAILED, failure=RuntimeError("no launcher"))
-    assert [row["status"] for row in summary_rows(tmp_path)] == ["ok", "failed"]
+    assert [row["status"] for row in read_csv(tmp_path / "summary.csv")] == ["ok", "failed"]
 
 
 def test_failed_jobs_may_belong_to_the_result_but_not_all_of_them(run_sweep, tmp_path):
     with pytest.raises(ValueError, match="1 of 1 jobs failed"):
         run_sweep(FAILED, failures_allowed=True)
     run_sweep(OK, failures_allowed=True)
-    assert [row["status"] for row in summary_rows(tmp_path)] == ["ok", "failed"]
+    assert [row["status"] for row in read_csv(tmp_path / "summary.csv")] == ["ok", "failed"]
 
 
 def test_the_summary_names_the_jobs_that_an_interruption_left_out(run_sweep, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_sweep(OK, failure=KeyboardInterrupt(), planned=[["model=m0"], ["model=m1"], ["model=m2"]])
-    statuses = [(row["model"], row["status"]) for row in summary_rows(tmp_path)]
+    statuses = [(row["model"], row["status"]) for row in read_csv(tmp_path / "summary.csv")]
     assert statuses == [("m0", "ok"), ("m1", "not run"), ("m2", "not run")]
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Trainer
 
+from imgclf.core.files import read_csv
 from tests.conftest import SMALL
-from tests.sweeps.sweep_folder import summary_rows
 
 
 def test_a_failed_job_does_not_stop_a_sweep_and_is_told_of(train, tmp_path):
@@ -15,7 +15,7 @@ def test_a_failed_job_does_not_stop_a_sweep_and_is_told_of(train, tmp_path):
     result = train(*sweep)
     assert result.code == 1
     assert "error: 1 of 3 jobs failed, listed in sweep/summary.csv; sweep/0: data.val_fraction=0.9999" in result.err
-    table = summary_rows(tmp_path / "sweep")
+    table = read_csv(tmp_path / "sweep" / "summary.csv")
     assert [row["status"] for row in table] == ["ok", "ok", "failed"]
     assert "splits of 200 images empty" in table[2]["error"]
     assert "3 jobs, 1 of them failed" in result.out
@@ -49,7 +49,7 @@ def test_a_job_that_exits_does_not_end_the_sweep(stop, train, monkeypatch, tmp_p
     result = train(*SMALL, "-m", "seed=1,2", "hydra.sweep.dir=sweep")
     assert result.code == 1
     assert "1 of 2 jobs failed" in result.err
-    assert [row["status"] for row in summary_rows(tmp_path / "sweep")] == ["failed", "ok"]
+    assert [row["status"] for row in read_csv(tmp_path / "sweep" / "summary.csv")] == ["failed", "ok"]
     assert {"sweep/0: failed", "sweep/1: ok"} <= {": ".join(line.split(": ")[:2]) for line in result.out.splitlines()}
 
 
@@ -68,7 +68,7 @@ def test_an_interruption_ends_the_sweep_which_says_what_is_missing(stop, train, 
         patch.setattr(Trainer, "__init__", interrupt)
         result = train(*sweep)
     assert result.code == 130  # 143 where it was SIGTERM
-    assert [row["status"] for row in summary_rows(tmp_path / "sweep")] == ["ok", "unfinished", "not run"]
+    assert [row["status"] for row in read_csv(tmp_path / "sweep" / "summary.csv")] == ["ok", "unfinished", "not run"]
     assert "3 jobs, 1 of them failed, 1 not run" in result.out
     assert {"sweep/0: ok", "sweep/1: unfinished"} <= {*result.out.splitlines()}
     assert "seed=3: not run" in result.out
@@ -89,9 +89,8 @@ def test_a_sweep_that_is_asked_to_exit_fails(train, monkeypatch):
 
 
 def test_a_pattern_stands_for_the_files_of_a_group(train, tmp_path):
-    result = train(*SMALL, "-m", "optimizer=glob(sg*)", "seed=1,2", "hydra.sweep.dir=sweep")
-    assert result.code == 0, result.err
-    assert all("optimizer=sgd" in row["overrides"] for row in summary_rows(tmp_path / "sweep"))
+    train(*SMALL, "-m", "optimizer=glob(sg*)", "seed=1,2", "hydra.sweep.dir=sweep").ok()
+    assert all("optimizer=sgd" in row["overrides"] for row in read_csv(tmp_path / "sweep" / "summary.csv"))
 
 
 @pytest.mark.parametrize(
@@ -118,11 +117,10 @@ def test_fifty_jobs_leave_nothing_behind(train, monkeypatch, tmp_path):
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     small = (*SMALL, "data=digits", "data.batch_size=500", "model.hidden=[4]", "evaluate_on=[val]")
-    assert train(*small, "-m", "seed=0,1", "hydra.sweep.dir=first").code == 0
+    train(*small, "-m", "seed=0,1", "hydra.sweep.dir=first").ok()
     before = held()
-    result = train(*small, "-m", "seed=range(0,50)", "hydra.sweep.dir=sweep")
-    assert result.code == 0, result.err
-    assert [row["status"] for row in summary_rows(tmp_path / "sweep")] == ["ok"] * 50
+    train(*small, "-m", "seed=range(0,50)", "hydra.sweep.dir=sweep").ok()
+    assert [row["status"] for row in read_csv(tmp_path / "sweep" / "summary.csv")] == ["ok"] * 50
     assert held() == before
     files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*")]
     assert not [path for path in files if path.name.startswith(".") or path.suffix in (".lock", ".tmp")]

@@ -34,8 +34,7 @@ def test_a_sweep_without_a_result_has_a_page_too(tmp_path):
 
 def test_train_leaves_it_and_names_it(train, tmp_path):
     options = ("data=digits", "model=mlp", "model.hidden=[8],[4]", "logger=none", "hydra.sweep.dir=sweep")
-    result = train("-m", *options)
-    assert result.code == 0, result.err
+    result = train("-m", *options).ok()
     assert result.out.split()[-2:] == ["report:", "sweep/report.html"]
     page = Page((tmp_path / "sweep" / "report.html").read_text())
     links = [address for address in page.addresses() if not address.startswith("data:")]

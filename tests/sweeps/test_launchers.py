@@ -1,12 +1,12 @@
 """The launchers that start jobs elsewhere, really run: on this machine."""
 
-import csv
 import json
 import subprocess
 import sys
 
 import pytest
 
+from imgclf.core.files import read_csv
 from tests.conftest import PROJECT, SMALL
 
 
@@ -33,8 +33,7 @@ def test_jobs_run_side_by_side_and_are_compared(launcher, tiny_data, tmp_path):
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "1 of 2 jobs failed" in result.stderr, result.stdout + result.stderr
-    with (tmp_path / "sweep" / "summary.csv").open() as file:
-        ok, failed = csv.DictReader(file)
+    ok, failed = read_csv(tmp_path / "sweep" / "summary.csv")
     assert (ok["job"], ok["status"], failed["job"], failed["status"]) == ("1", "ok", "0", "failed")
     assert "data.val_fraction=0.9999: it leaves" in failed["error"]
     assert {path.name for path in tmp_path.iterdir()} == {"sweep"}  # no job made a folder of its own elsewhere
@@ -50,5 +49,4 @@ def test_a_search_runs_trials_side_by_side(tiny_data, tmp_path):
     command = [sys.executable, str(PROJECT / "train.py"), *search, *given]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr
-    with (tmp_path / "sweep" / "summary.csv").open() as file:
-        assert sorted(row["job"] for row in csv.DictReader(file)) == ["0", "1"]
+    assert sorted(row["job"] for row in read_csv(tmp_path / "sweep" / "summary.csv")) == ["0", "1"]

@@ -1,27 +1,20 @@
-import csv
 import json
 
 import pytest
 import torch
 
+from imgclf.core.files import read_csv
 from imgclf.data.digits import Digits
 from imgclf.evaluation.predictions import PREDICTION_COLUMNS
 from tests.conftest import SMALL
-from tests.sweeps.sweep_folder import summary_rows
 
 FOLDS = ("-m", "data.folds=3", "data.fold=0,1,2", "hydra.sweep.dir=sweep")
 
 
-def read(file):
-    with file.open() as opened:
-        return list(csv.DictReader(opened))
-
-
 def test_every_training_image_is_predicted_once_by_a_network_that_did_not_see_it(train, tmp_path):
-    result = train(*SMALL, *FOLDS, "seed=1,2")
-    assert result.code == 0, result.err
+    result = train(*SMALL, *FOLDS, "seed=1,2").ok()
     folder = tmp_path / "sweep"
-    table = read(folder / "oof_predictions.csv")
+    table = read_csv(folder / "oof_predictions.csv")
     assert list(table[0])[: len(PREDICTION_COLUMNS)] == PREDICTION_COLUMNS
     assert [row["file"] for row in table] == [str(number) for number in range(200)]  # all of MNIST's training part
     assert [int(row["label"]) for row in table] == [number % 10 for number in range(200)]
@@ -32,17 +25,16 @@ def test_every_training_image_is_predicted_once_by_a_network_that_did_not_see_it
     assert "out of fold (200 images)" in result.out
     assert (folder / "label_issues.csv").exists()
     assert (folder / "label_issues.png").exists()
-    summary = summary_rows(folder)
+    summary = read_csv(folder / "summary.csv")
     assert {(row["rank"], row["n"]) for row in summary} == {("1", "6")}  # folds are averaged over, as seeds are
     before = {path: path.read_bytes() for path in folder.glob("*.csv")}
-    again = train(*SMALL, *FOLDS, "seed=1,2", "resume=true")
-    assert again.code == 0, again.err
+    train(*SMALL, *FOLDS, "seed=1,2", "resume=true").ok()
     for name in ("oof_predictions.csv", "label_issues.csv"):
         assert (folder / name).read_bytes() == before[folder / name]
 
 
 def test_the_loss_is_the_mean_over_the_folds_of_what_each_job_has(train, tmp_path):
-    assert train(*SMALL, *FOLDS).code == 0
+    train(*SMALL, *FOLDS).ok()
     jobs = [json.loads((tmp_path / "sweep" / str(fold) / "metrics.json").read_text()) for fold in range(3)]
     metrics = json.loads((tmp_path / "sweep" / "oof_metrics.json").read_text())
     mean = sum(job["val/loss"] * size for job, size in zip(jobs, (67, 67, 66), strict=True)) / 200
@@ -54,15 +46,14 @@ def test_folders_are_divided_by_patient_and_resumed_after_a_power_cut(train, pow
     with power_cut(1):
         assert "3 of 3 jobs failed" in train(*folder).err
     assert not (tmp_path / "sweep" / "oof_predictions.csv").exists()
-    assert train(*folder, "resume=true").code == 0
-    table = read(tmp_path / "sweep" / "oof_predictions.csv")
+    train(*folder, "resume=true").ok()
+    table = read_csv(tmp_path / "sweep" / "oof_predictions.csv")
     assert len(table) == len({row["file"] for row in table}) == 80
-    assert "test/accuracy" in summary_rows(tmp_path / "sweep")[0]
+    assert "test/accuracy" in read_csv(tmp_path / "sweep" / "summary.csv")[0]
 
 
 def test_missing_folds_are_named(train, tmp_path):
-    result = train(*SMALL, "-m", "data.folds=4", "data.fold=0,2", "hydra.sweep.dir=sweep")
-    assert result.code == 0, result.err
+    result = train(*SMALL, "-m", "data.folds=4", "data.fold=0,2", "hydra.sweep.dir=sweep").ok()
     assert "no out-of-fold predictions: of 4 folds (from 0), 1, 3 did not run" in result.out
     assert not (tmp_path / "sweep" / "oof_predictions.csv").exists()
 
@@ -94,9 +85,8 @@ def test_exchanged_labels_are_among_the_suspicious_ones(train, monkeypatch, tmp_
 
     monkeypatch.setattr(Digits, "load", with_mistakes)
     small = ("data=digits", "model=mlp", "model.hidden=[64]", "trainer.max_epochs=8", "evaluate_on=[val]")
-    result = train(*small, "data.batch_size=32", *FOLDS)
-    assert result.code == 0, result.err
-    table = read(tmp_path / "sweep" / "label_issues.csv")
+    train(*small, "data.batch_size=32", *FOLDS).ok()
+    table = read_csv(tmp_path / "sweep" / "label_issues.csv")
     wrong = {str(row) for row in exchanged.tolist()}
     found = [row["file"] in wrong for row in table]
     print(f"{sum(found)} of {count} exchanged labels found, {sum(found)} of {len(found)} suspects are right")

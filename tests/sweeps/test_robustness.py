@@ -1,18 +1,16 @@
-import csv
 import json
 
 import pytest
 
+from imgclf.core.files import read_csv
 from imgclf.transforms.corruptions import CORRUPTIONS
 from tests.conftest import SMALL
 
 
 def test_robustness_evaluates_every_network_on_every_variation(train, tmp_path):
     given = (*SMALL, "data=noisy_mnist", "data.variation=basic,back-rand", "seed=1,2", "trainer.max_epochs=3")
-    result = train("-m", "sweep=robustness", *given, "hydra.sweep.dir=sweep")
-    assert result.code == 0, result.err
-    with (tmp_path / "sweep" / "robustness.csv").open() as file:
-        table = {row.pop("trained on"): row for row in csv.DictReader(file)}
+    train("-m", "sweep=robustness", *given, "hydra.sweep.dir=sweep").ok()
+    table = {row.pop("trained on"): row for row in read_csv(tmp_path / "sweep" / "robustness.csv")}
     assert list(table) == ["basic", "back-rand"]
     assert all(list(row) == ["basic", "back-rand"] for row in table.values())
     for i, variation in enumerate(table):
@@ -31,9 +29,7 @@ def test_robustness_is_refused_for_data_without_variations(train, tmp_path):
 
 def test_robustness_can_span_the_corruptions(train, tmp_path):
     given = (*SMALL, "data=digits", "model=mlp", "seed=1,2", "cross_evaluate=corruption", "hydra.sweeper.params=null")
-    result = train("-m", "sweep=robustness", *given, "hydra.sweep.dir=sweep")
-    assert result.code == 0, result.err
-    with (tmp_path / "sweep" / "robustness.csv").open() as file:
-        (row,) = csv.DictReader(file)
+    train("-m", "sweep=robustness", *given, "hydra.sweep.dir=sweep").ok()
+    (row,) = read_csv(tmp_path / "sweep" / "robustness.csv")
     assert list(row)[1:] == list(CORRUPTIONS)
     assert all(0 <= float(row[corruption]) <= 1 for corruption in CORRUPTIONS)

@@ -4,9 +4,9 @@ import statistics
 
 import pytest
 
+from imgclf.core.files import read_csv
 from imgclf.sweeps.jobs import rank_configurations, read_jobs, swept_options
 from imgclf.sweeps.summary import plot_summary, summarise
-from tests.sweeps.sweep_folder import summary_rows
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_seeds_are_aggregated_and_a_validation_metric_ranks(sweep, capfd):
     assert best.mean == pytest.approx(0.92)
     assert best.deviation == pytest.approx(statistics.stdev([0.9, 0.94]))
     assert other.values == [0.6, 0.8]
-    table = summary_rows(folder)
+    table = read_csv(folder / "summary.csv")
     assert [row["job"] for row in table] == ["2", "3", "4", "0", "1"]
     assert [row["rank"] for row in table] == ["1", "1", "1", "2", "2"]
     assert {row["n"] for row in table} == {"2"}
@@ -88,7 +88,7 @@ def test_an_undefined_metric_counts_as_no_result(sweep):
     ranking = rank_configurations(jobs, "val/auroc", "max")
     assert [(tried.settings["model"], tried.values) for tried in ranking] == [("b", [0.7]), ("a", [])]
     summarise(folder, jobs, "val/accuracy", "max")
-    assert [row["val/auroc"] for row in summary_rows(folder)] == ["", "0.7"]
+    assert [row["val/auroc"] for row in read_csv(folder / "summary.csv")] == ["", "0.7"]
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,7 @@ FIRST = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODELIST": "localhost
 def test_a_shell_within_an_allocation_of_many_tasks_runs_alone(shell, train, monkeypatch):
     for name, value in {**JOB, **shell}.items():
         monkeypatch.setenv(name, value)
-    result = train(*SMALL, "hydra.run.dir=run")
-    assert result.code == 0, result.err
+    train(*SMALL, "hydra.run.dir=run").ok()
 
 
 def test_a_step_of_srun_is_one_of_many_processes(monkeypatch):

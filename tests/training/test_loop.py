@@ -1,11 +1,10 @@
 """Our loop over batches and Lightning's own train the same weights; what is not plain is left to Lightning's."""
 
-import csv
-
 import pytest
 import torch
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
+from imgclf.core.files import read_csv
 from imgclf.training.loop import EpochLoop
 from tests.conftest import SMALL
 
@@ -16,8 +15,7 @@ XRAYS = ("data=chest_xray", "data.image_size=32", "model=mlp", "model.hidden=[8]
 
 def left_behind(run):
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    with (run / "metrics.csv").open() as file:
-        rows = [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
+    rows = [{k: v for k, v in row.items() if "second" not in k} for row in read_csv(run / "metrics.csv")]
     return checkpoint, rows
 
 
@@ -32,9 +30,9 @@ def left_behind(run):
     ids=("plain", "average", "two classes", "mixed"),
 )
 def test_the_numbers_are_those_of_lightnings_own_loop(recipe, train, tmp_path, monkeypatch):
-    assert train(*recipe, "trainer.max_epochs=3", "hydra.run.dir=ours").code == 0
+    train(*recipe, "trainer.max_epochs=3", "hydra.run.dir=ours").ok()
     monkeypatch.setattr(EpochLoop, "advance", _TrainingEpochLoop.advance)
-    assert train(*recipe, "trainer.max_epochs=3", "hydra.run.dir=lightnings").code == 0
+    train(*recipe, "trainer.max_epochs=3", "hydra.run.dir=lightnings").ok()
     (ours, rows), (theirs, their_rows) = left_behind(tmp_path / "ours"), left_behind(tmp_path / "lightnings")
     assert rows == their_rows
     assert len(rows) == 3
@@ -58,19 +56,19 @@ def test_the_numbers_are_those_of_lightnings_own_loop(recipe, train, tmp_path, m
 def test_what_is_not_plain_is_left_to_lightning(option, lightnings, train, monkeypatch):
     calls, advance = [], _TrainingEpochLoop.advance
     monkeypatch.setattr(_TrainingEpochLoop, "advance", lambda *given: calls.append(0) or advance(*given))
-    assert train(*SMALL, option).code == 0
+    train(*SMALL, option).ok()
     assert len(calls) == lightnings
 
 
 @pytest.mark.parametrize("change", ["version", "attribute"])
 def test_another_lightning_trains_the_same_weights_by_its_own_loop(change, train, tmp_path, monkeypatch):
-    assert train(*SMALL, "model.dropout=0.2", "hydra.run.dir=ours").code == 0
+    train(*SMALL, "model.dropout=0.2", "hydra.run.dir=ours").ok()
     if change == "version":
         monkeypatch.setattr("lightning.__version__", "2.7.0")
     else:
         monkeypatch.setattr("imgclf.training.loop.NEEDED_OF_LOOP", ("gone",))
     monkeypatch.setattr(EpochLoop, "advance", lambda *given: pytest.fail("is used"))
-    assert train(*SMALL, "model.dropout=0.2", "hydra.run.dir=lightnings").code == 0
+    train(*SMALL, "model.dropout=0.2", "hydra.run.dir=lightnings").ok()
     (ours, rows), (theirs, their_rows) = left_behind(tmp_path / "ours"), left_behind(tmp_path / "lightnings")
     assert rows == their_rows
     for name, tensor in theirs["state_dict"].items():
@@ -82,5 +80,5 @@ def test_hooks_within_a_step_are_called(train, monkeypatch):
 
     calls = []
     monkeypatch.setattr(History, "on_before_optimizer_step", lambda *given: calls.append(0), raising=False)
-    assert train(*SMALL).code == 0
+    train(*SMALL).ok()
     assert len(calls) == STEPS
