@@ -36,8 +36,8 @@ if TYPE_CHECKING:  # lazy: the help text needs no torch
 # Their authors divided these into splits. The splits stay as they are, so that results compare with published ones.
 PUBLISHED = ("mnist", "fashion_mnist", "kmnist", "qmnist", "emnist", "usps", "noisy_mnist", "chest_xray")
 EARLIER = {"train": (), "val": ("train",), "test": ("train", "val")}
-LISTED = 5  # images or patients that are named for a finding
-CLASSES = 20  # in the table
+LISTED = 5  # images or patients that are named in a finding
+CLASSES = 20  # rows of the table
 
 
 class Finding(NamedTuple):

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from imgclf.core.files import write_file
+from imgclf.core.files import write_json
 from imgclf.core.text import CONTROL
 from imgclf.help import CONF, help_text, unknown_choice, unknown_option
 from imgclf.runs.command_line import null_groups, quote_text, read_dictionaries, repeated, resumed_words
@@ -70,7 +70,7 @@ def _job(main: Callable[[Any], Any], cfg: Any) -> Any:
         raise ValueError(f"{file.parent} is a job of another sweep: choose another hydra.sweep.dir")
 
     def write(error: str | None, message: str | None) -> None:
-        write_file(file, json.dumps({"overrides": overrides, "error": error, "message": message}, indent=2) + "\n")
+        write_json(file, {"overrides": overrides, "error": error, "message": message})
 
     write(None, None)
     try:

@@ -74,7 +74,7 @@ class Explanation(NamedTuple):
     """What the page shows of an image; all but the answer and the original are None if there is no answer."""
 
     answer: str  # the class and its probability, or why there is none
-    probabilities: dict[str, float] | None = None  # of each class name
+    probabilities: dict[str, float] | None = None  # by class name
     input: np.ndarray | None = None  # the network's input, uint8 (H, W, 3); the pixels of a small image are enlarged
     evidence: np.ndarray | None = None  # Grad-CAM over the input, if the network has a layer with a height and a width
     original: Image.Image | None = None  # the image, if it came as a file, at most CANVAS pixels a side

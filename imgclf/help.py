@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from imgclf.runs.resume import flat
 
 CONF = next(folder / "conf" for folder in Path(__file__).parents if (folder / "conf" / "train.yaml").is_file())
-SYNONYMS = {  # what people type, and the last part of the option that they mean
+SYNONYMS = {  # what people type, and the last part of the name of the option that they mean
     "epochs": "max_epochs",
     "learning_rate": "lr",
     "bs": "batch_size",
@@ -60,8 +60,8 @@ def help_text(conf: Path, name: str, usage: str) -> str:
 def _group_options(folder: Path) -> Iterator[Option]:
     """The options of all choices of a group; one that not all choices have says which have it."""
     texts = {file.stem: file.read_text() for file in folder.glob("*.yaml")}
-    bases = {choice for choice, text in texts.items() if "defaults:" not in text}  # those that do not inherit
-    found: dict[str, dict[str, Option]] = {}  # option to choice to what is said there
+    bases = {choice for choice, text in texts.items() if "defaults:" not in text}  # choices that inherit nothing
+    found: dict[str, dict[str, Option]] = {}  # of each option, what each choice says about it
     for choice in sorted(texts, key=lambda choice: (choice not in bases, choice)):
         for option in _options(texts[choice]):
             if not INTERNAL.fullmatch(option.name):
@@ -121,7 +121,7 @@ def unknown_option(error: Any) -> str:
     same = [option for option in flat(known) if option.rpartition(".")[2] == SYNONYMS.get(name, name)]
     if not group and same:
         return f"unknown option {name}: did you mean {same[0]}?"
-    folder = group or "sweep"  # whose choices add options of their own to the configuration
+    folder = group or "sweep"  # a choice of sweep adds options at the top level
     files: dict[str, Any] = {file.stem: OmegaConf.load(file) for file in sorted((CONF / folder).glob("*.yaml"))}
     own = {choice for choice, options in files.items() if name in options}
     inherit = {choice for choice, options in files.items() if own & set(map(str, options.get("defaults", [])))}
@@ -154,7 +154,7 @@ def _other_groups_with(name: str) -> str:
     """Which choices have an option, such as "data.image_size comes with data=image_folder"; empty if none has it."""
     found: dict[str, list[str]] = {}
     for file in sorted(CONF.glob("*/*.yaml")):
-        if file.parent.name not in ("experiment", "launcher", "sweep"):  # which set the options of others
+        if file.parent.name not in ("experiment", "launcher", "sweep"):  # these set the options of other groups
             for option in flat(OmegaConf.to_container(OmegaConf.load(file), resolve=False)):
                 if option.rpartition(".")[2] == name:
                     found.setdefault(f"{file.parent.name}.{option}", []).append(file.stem)

@@ -109,7 +109,7 @@ def start_run(cfg: DictConfig) -> tuple[RunDir, dict[str, Any]]:
         raise ValueError("resume=true of which run? name its folder, hydra.run.dir=DIR, which is started if it is new")
     check(plain(cfg))
     folders = [Path(), Path(cfg.data.get("data_dir") or ".").expanduser()]
-    if cfg.data.get("root"):  # what is missing is noticed before the seconds of imports
+    if cfg.data.get("root"):  # missing data are noticed before the imports, which take seconds
         folders.append(find_folder(str(cfg.data.root), folders[1]))
     for name in ("labels", "train", "test", "backgrounds"):
         if (file := cfg.data.get(name)) and not any((folder / str(file)).expanduser().exists() for folder in folders):
@@ -134,7 +134,7 @@ def finish_run(cfg: DictConfig, run_dir: RunDir, metrics: dict[str, float] | Non
         from imgclf.training.finish import print_summary  # lazy: it imports Lightning
 
         job = HydraConfig.get()
-        flags = sys.argv[1:5] if job.job.config_name != "train" else []  # name the run that is repeated
+        flags = sys.argv[1:5] if job.job.config_name != "train" else []  # these name the run that is repeated
         print_summary(run_dir, metrics, [*flags, *job.overrides.task])
     return metrics[cfg.objective]
 

@@ -20,8 +20,8 @@ from imgclf.core.text import CONTROL
 ALLOWED_GLOBALS = re.compile(
     r"torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict|_codecs encode"
 )
-OLD_PICKLES = 5  # magic number, version, system, tensors, names of their storages
-MAX_PICKLE_BYTES = 2**23  # of everything that is not a tensor; the record of a thousand epochs takes 2**19
+OLD_PICKLES = 5  # they hold a magic number, a version, the system, the tensors, and the names of their storages
+MAX_PICKLE_BYTES = 2**23  # for everything that is not a tensor; the record of a thousand epochs takes 2**19
 MAX_IMAGE_VALUES = 2**26  # channels * height * width
 MAX_CONFIG_VALUES = 10_000
 MAX_NAME_LENGTH = 255  # characters of a class name

@@ -19,8 +19,8 @@ from imgclf.core.validation import checked
 from imgclf.models.network import Network, Statistics, fit_statistics
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
-LAYER_TENSORS = ("weight", "bias", "running_mean", "running_var")  # they are taken together, or not at all
-COUNTER = "num_batches_tracked"  # of batch norm: all networks have it in one shape, so it says nothing
+LAYER_TENSORS = ("weight", "bias", "running_mean", "running_var")  # a layer's tensors fit together, or not at all
+COUNTER = "num_batches_tracked"  # batch norm's counter is a scalar in every network, so it matches no layers
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def _read(path: Path) -> Any:
 
 
 def _state_dict(content: Any, file_bytes: int) -> dict[str, Tensor]:
-    """The tensors of a file: what it calls state_dict, else the whole of it or the part that has most of them."""
+    """The tensors of a file: those it calls state_dict, else the whole file or the part with the most tensors."""
     content = content if isinstance(content, Mapping) else {}
     parts = [_tensors(part) for part in (content, *content.values()) if isinstance(part, Mapping)]
     named = content.get("state_dict")
@@ -164,7 +164,7 @@ def _first(state: Mapping[str, Tensor]) -> tuple[str, Tensor]:
 
 
 def _match_names(own: Mapping[str, Tensor], source: Mapping[str, Tensor], head: set[str]) -> dict[str, str]:
-    """Names in the network to names in the file, whatever these begin with ("module.", "network."), of what fits."""
+    """Maps names in the network to names in the file for the layers that fit; prefixes such as "module." may differ."""
     best: dict[str, str] = {}
     for ours in ("", "network."):
         short = {name.removeprefix(ours): name for name in own}
@@ -178,7 +178,7 @@ def _match_names(own: Mapping[str, Tensor], source: Mapping[str, Tensor], head: 
 
 
 def _match_order(own: Mapping[str, Tensor], source: Mapping[str, Tensor], head: set[str]) -> dict[str, str]:
-    """Names in the network to names in the file, where both list the same kinds of tensors and the whole body fits."""
+    """Maps names by their order, if both list the same kinds of tensors and the whole body fits; else it is empty."""
     if [_kind(name) for name in own] != [_kind(name) for name in source]:
         return {}
     fitting = _whole_layers(dict(zip(own, source, strict=True)), own, source)
@@ -186,7 +186,7 @@ def _match_order(own: Mapping[str, Tensor], source: Mapping[str, Tensor], head: 
 
 
 def _whole_layers(pairs: dict[str, str], own: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> dict[str, str]:
-    """Of the pairs of names, those of layers that fit with all their tensors."""
+    """Keeps the pairs of names that belong to layers of which all tensors fit."""
     kernel = next((name for name, value in own.items() if value.ndim == 4), None)  # of the first convolution
     fitting = {name for name, origin in pairs.items() if _fits(source[origin], own[name], name == kernel)}
     broken = {_layer(name) for name in own if name not in fitting}
@@ -194,7 +194,7 @@ def _whole_layers(pairs: dict[str, str], own: Mapping[str, Tensor], source: Mapp
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:
-    """What a wrapper may have put before all names: one or two of their parts."""
+    """The prefixes that a wrapper may have put before names: one or two of their dotted parts, or none."""
     parts = [name.split(".") for name in names]
     return ["", *dict.fromkeys(".".join(part[:n]) + "." for n in (1, 2) for part in parts if len(part) > n)]
 
@@ -211,14 +211,14 @@ def _fits(value: Tensor, wanted: Tensor, is_kernel: bool) -> bool:
 
 
 def _adapt(value: Tensor, wanted: Tensor) -> Tensor:
-    """The kernel of a convolution for the channels of ``wanted``, which answers to grey as it did; others unchanged."""
+    """Adapts a convolution's kernel to the channels of ``wanted``; its answer to grey images stays the same."""
     if value.shape == wanted.shape:
         return value
     return value.float().sum(1, keepdim=True).expand_as(wanted) / wanted.shape[1]
 
 
 def _describe(own: list[str], taken: set[str], head: set[str], adapted: list[str], how: str) -> str:
-    """What ``load_weights`` did, counted in layers."""
+    """Says in layers what ``load_weights`` did."""
     layers, left = dict.fromkeys(map(_layer, own)), [name for name in own if name not in taken]
     names = list(dict.fromkeys(map(_layer, left)))
     parts = [f"took {len(layers) - len(names)} of {len(layers)} layers{how}"]

@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import io
+import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,20 @@ def write_file(path: Path, data: str | bytes) -> Path:
         with contextlib.suppress(OSError):
             unfinished.unlink()
     return path
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> Path:
+    """Writes a dict; NaN, which JSON does not know, becomes null."""
+    return write_file(path, json.dumps(_defined(values), indent=2) + "\n")
+
+
+def _defined(value: Any) -> Any:
+    """The value with None for every NaN in it."""
+    if isinstance(value, Mapping):
+        return {key: _defined(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> Path:

@@ -80,16 +80,16 @@ def classification_metrics(
             continue
         answers = scores if metric.takes_scores else predicted
         value = getattr(functional, metric.function)(answers, labels, validate_args=False, **options)
-        values[name] = value.clamp_max(1)  # an area is a sum, which rounding may lift above 1
+        values[name] = value.clamp_max(1)  # rounding may lift an area, which is a sum, above 1
     return values
 
 
 def many_class_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Computes what more than two classes have besides ``classification_metrics``: ``MANY_CLASS_METRICS``.
 
-    "auroc" is the macro average of one class against the rest, over the classes that have images and others have too;
-    NaN if there is none. "calibration_error" is that of the most probable class, in 15 bins (Guo et al. 2017).
-    "top5_accuracy" joins them from ``TOP5_FROM`` classes on.
+    "auroc" is the macro average of one class against the rest, over the classes that have images; it is NaN if all
+    images are of one class. "calibration_error" is that of the most probable class, in 15 bins (Guo et al. 2017).
+    "top5_accuracy" is computed for ``TOP5_FROM`` classes or more.
 
     Args:
         probabilities: float (N, classes).
@@ -112,9 +112,10 @@ def many_class_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tenso
 
 
 def accuracy_by_coverage(correct: Tensor, confidence: Tensor) -> Tensor:
-    """The accuracy of the 1, 2, ... N most confident answers, float64 (N,); one that abstains gives only these.
+    """Computes the accuracy of the k most confident answers for every k from 1 to N: float64 (N,).
 
-    There are N answers: whether each is right, bool (N,), and how confident it is, float (N,).
+    A network that abstains when it is unsure gives only these answers. The arguments say of each answer whether it is
+    right, bool (N,), and how confident it is, float (N,).
     """
     order = confidence.argsort(descending=True, stable=True)
     return correct[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
@@ -150,7 +151,8 @@ class EpochMetrics(nn.Module):
         self.stage, self.num_classes = stage, num_classes
         # The search for NaN is off because it makes a GPU wait at every update.
         self.loss = MeanMetric(nan_strategy="disable")
-        self.answers = CatMetric(nan_strategy="disable")  # scores of two classes, predicted classes of more
+        # For two classes the scores of the positive class, for more the predicted classes.
+        self.answers = CatMetric(nan_strategy="disable")
         self.labels = CatMetric(nan_strategy="disable")
 
     def update(self, losses: Tensor, probabilities: Tensor, labels: Tensor) -> None:

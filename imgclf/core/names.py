@@ -18,7 +18,7 @@ class Metric:
             classes and is given ``num_classes``; a function "binary_..." serves two classes only.
         options: further arguments of the function.
         takes_scores: whether it takes the positive class's probabilities instead of the predicted classes.
-        needs: of two classes, those that have to be among the labels; without them the metric is undefined, NaN.
+        needs: the classes, of two, that have to be among the labels; where one is missing, the metric is NaN.
     """
 
     function: str
@@ -50,11 +50,11 @@ METRIC_TABLE = {
 }
 METRICS = ("loss", *(name for name, metric in METRIC_TABLE.items() if not metric.binary))
 BINARY_METRICS = tuple(name for name, metric in METRIC_TABLE.items() if metric.binary)
-# More than two classes have these too, but only in an evaluation: training keeps no probabilities of its epochs.
+# An evaluation computes these for more than two classes too. Training does not, because it keeps no probabilities.
 MANY_CLASS_METRICS = ("auroc", "calibration_error", "top5_accuracy")
 EVALUATION_METRICS = tuple(dict.fromkeys((*METRICS, *BINARY_METRICS, *MANY_CLASS_METRICS)))  # in the order of tables
-TOP5_FROM = 20  # classes, from which the top-5 accuracy says something
-COVERAGES = (80, 90, 95)  # percent of the images, the most confident ones, whose accuracy an evaluation tells
+TOP5_FROM = 20  # with fewer classes, the top-5 accuracy says little
+COVERAGES = (80, 90, 95)  # an evaluation tells the accuracy of the most confident 80, 90 and 95% of the answers
 LOWER_IS_BETTER = ("loss", *(name for name, metric in METRIC_TABLE.items() if metric.lower_is_better))
 BINARY_OBJECTIVES = tuple(f"val/{name}" for name in BINARY_METRICS)
 OBJECTIVES = (*(f"val/{name}" for name in METRICS), *BINARY_OBJECTIVES)

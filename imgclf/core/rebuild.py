@@ -10,16 +10,16 @@ class Rebuildable:
     Arguments should be numbers, strings and lists: nothing else can be kept in a checkpoint.
     """
 
-    init_args: dict[str, Any]  # by name, with defaults, and with ``**options`` among them
+    init_args: dict[str, Any]  # all arguments by name: those given, the defaults, and those in ``**options``
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         self = super().__new__(cls)
         try:
             inspect.signature(cls.__init__).bind(self, *arguments, **options)
-        except TypeError:  # the constructor will say it; a copy or an unpickled object gets its state afterwards
+        except TypeError:  # the constructor will say so; a copy or an unpickled object gets its state afterwards
             return self
         init_args: dict[str, Any] = {}
-        for kind in cls.__mro__:  # as far up as ``**options`` hands arguments on
+        for kind in cls.__mro__:  # up to the first constructor without ``**options``, which hands nothing on
             _, *parameters = inspect.signature(kind.__init__).parameters.values()
             positional = arguments if kind is cls else ()
             given = {**dict(zip((p.name for p in parameters), positional, strict=False)), **options}
@@ -27,5 +27,5 @@ class Rebuildable:
             init_args = {**{p.name: given.get(p.name, p.default) for p in named}, **init_args}
             if len(named) == len(parameters):
                 break
-        object.__setattr__(self, "init_args", init_args)  # nn.Module's own needs its constructor to have run
+        object.__setattr__(self, "init_args", init_args)  # nn.Module's own works only after its constructor
         return self

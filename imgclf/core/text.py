@@ -1,9 +1,12 @@
 """Text for the terminal, for files and for command lines."""
 
+import math
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+
+from rich import get_console
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that a terminal acts on
 
@@ -11,6 +14,16 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that a terminal acts
 def printable(name: str | Path) -> str:
     """A file name that any terminal and file takes: bytes that are no UTF-8 are shown as \\xNN."""
     return str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def decimals(value: float | str | None) -> str:
+    """A number with four decimals; "undefined" for None, NaN and an empty text."""
+    return "undefined" if value in (None, "") or math.isnan(float(value)) else f"{float(value):.4f}"
+
+
+def print_line(text: str) -> None:
+    """Prints the text on the console as it is: without colours, markup or line breaks."""
+    get_console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def some_names(names: list[str]) -> str:

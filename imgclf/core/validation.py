@@ -13,11 +13,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Size = Annotated[int, Field(ge=1, le=1000)]  # of a part of a network: nothing holds a larger one
+Size = Annotated[int, Field(ge=1, le=1000)]  # a part of a network that is larger fits into no memory
 Probability = Annotated[float, Field(ge=0, le=1)]
-Share = Annotated[float, Field(ge=0, le=1)]  # of a whole, from nothing to all of it
-Fraction = Annotated[float, Field(gt=0, lt=1)]  # of a whole, with something left on either side
-Rate = Annotated[float, Field(ge=0, lt=1)]  # what is dropped, smoothed or averaged
+Share = Annotated[float, Field(ge=0, le=1)]  # 0 is nothing, 1 is all
+Fraction = Annotated[float, Field(gt=0, lt=1)]  # a share that leaves something on both sides
+Rate = Annotated[float, Field(ge=0, lt=1)]  # a share that leaves something, such as the share that dropout drops
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # 0 is off
 Temperature = Annotated[float, Field(gt=0, lt=1000)]  # 1 changes nothing
 Widths = Sequence[Positive]

@@ -22,7 +22,7 @@ from imgclf.data.splits import choose_split
 from imgclf.transforms.compose import Compose
 
 PLAIN_READING = {"reader": "auto", "polarity": "light_on_dark", "fit": "stretch", "bits": 16}
-STATISTICS_IMAGES, STATISTICS_PIXELS = 8192, 2**25  # mean and standard deviation are computed from at most as many
+STATISTICS_IMAGES, STATISTICS_PIXELS = 8192, 2**25  # mean and standard deviation are computed from at most these
 
 
 class ImageDataModule(Rebuildable, pl.LightningDataModule):

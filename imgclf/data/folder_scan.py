@@ -25,7 +25,7 @@ class ImageFile(NamedTuple):
     path_in_class: Path  # as seen from the class folder
     class_name: str
     group: str | None = None  # the patient, writer or scene, where a table names it
-    row: int = -1  # of the table that lists it, from 0
+    row: int = -1  # the row of the table that lists the file, from 0
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Scan:
 
     Attributes:
         parts: the files of each of "train", "val" and "test", or of the single part ``UNDIVIDED``.
-        notes: one line each for what was understood in an unusual way, and for what was passed over.
+        notes: a line for everything that was understood in an unusual way or passed over.
     """
 
     parts: dict[str, list[ImageFile]]
@@ -42,7 +42,7 @@ class Scan:
 
 
 def part_of_name(name: str) -> str | None:
-    """The part that a folder or a table's value is called like, in any case, such as "val" for "Validation_set"."""
+    """The part that the name of a folder, or a value in a table, stands for, such as "val" for "Validation_set"."""
     word = re.sub(r"[^a-z0-9]", "", name.lower())
     word = re.sub(r"(set|data|dataset|images|imgs|split)$", "", word)
     return next((part for part, names in PART_NAMES.items() if word in names), None)

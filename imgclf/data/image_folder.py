@@ -24,7 +24,7 @@ from imgclf.data.splits import split_holdout
 from imgclf.imaging.image_files import Fit
 
 UNDIVIDED_TEST_FRACTION = 0.2
-TEST_SEED = 0  # of the test images of an undivided folder, which are the same in every run
+TEST_SEED = 0  # draws the test images of an undivided folder, which are the same in every run
 
 
 class ImageFolder(ImageDataModule):
@@ -42,7 +42,7 @@ class ImageFolder(ImageDataModule):
         label_pattern: a regular expression that finds the class in a file's path, as ``group_pattern`` finds the group.
         image_size: pixels a side, or height and width.
         fit: what becomes of an image of another aspect ratio: it is stretched, padded with black or cropped.
-        bits: that are in use of images of 16 bits; by default found in the training part.
+        bits: how many bits are in use in images of 16 bits; by default found in the training part.
         channels: 1 (grey) or 3 (RGB).
         positive: the class to be detected, where there are two; the last one by default.
         group_pattern: a regular expression that finds, in a file's path below its class folder, what the images of one
@@ -94,10 +94,10 @@ class ImageFolder(ImageDataModule):
         self.labels, self.columns, self.fit, self.bits = labels, columns, fit, bits
         self.channels, self.image_size, self.positive = channels, image_size, positive
         self.val_folder, self.test_fraction, self.skip_bad = val_folder, test_fraction, skip_bad
-        self.faults: dict[str, str] = {}  # file name to fault, of the files that could not be read so far
-        self._decoded: dict[str, MemmapImageDataset] = {}  # part to all of its images that could be read
-        self._groups: dict[str, list[str | None]] = {}  # part to the group of each of its files
-        self._held_out: dict[str, tuple[Tensor, Tensor]] = {}  # part to the rows without and with the test images
+        self.faults: dict[str, str] = {}  # the fault of each file that could not be read so far, by file name
+        self._decoded: dict[str, MemmapImageDataset] = {}  # the images of each part that could be read
+        self._groups: dict[str, list[str | None]] = {}  # the group of each file of a part
+        self._held_out: dict[str, tuple[Tensor, Tensor]] = {}  # the rows of a part that are kept, and its test images
 
     @functools.cached_property
     def folder(self) -> Path:
@@ -222,7 +222,7 @@ class ImageFolder(ImageDataModule):
 
     def _decode(self, parts: Iterable[str]) -> None:
         class_index = {name: index for index, name in enumerate(self.class_names)}
-        if self.bits is None:  # the first part tells
+        if self.bits is None:  # the first part's files tell how many bits are in use
             parts = dict.fromkeys([next(iter(self.parts)), *parts])
         for part in (part for part in parts if part not in self._decoded):
             files = self.parts[part]

@@ -12,7 +12,7 @@ from imgclf.core.text import printable, some_names
 from imgclf.data.folder_scan import UNDIVIDED, ImageFile, Scan, check_classes, part_of_name
 from imgclf.imaging.image_files import SUFFIXES, is_junk
 
-# The usual names of each column, in lower case and without spaces and punctuation; earlier ones count first.
+# The usual names of each column, in lower case and without spaces and punctuation. The first that a table has counts.
 COLUMNS = {
     "file": ("file", "filename", "filepath", "path", "image", "imagename", "imagepath", "imageindex", "imageid", "img",
              "id"),
@@ -79,7 +79,7 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def find_table(labels: str, folders: Sequence[Path]) -> Path:
-    """The table, as seen from the first of the folders that holds it; else as seen from the first one."""
+    """The path of a table in the first of the folders that holds it; if none does, its path in the first folder."""
     paths = [(folder / Path(labels).expanduser()).absolute() for folder in folders]
     return next((path for path in paths if path.is_file()), paths[0])
 
@@ -137,7 +137,7 @@ def scan_table(path: Path, root: Path, columns: Mapping[str, str] | None = None,
 
 
 class FileIndex:
-    """Finds files by what a table calls them; folders are listed once, so that no file needs to be looked for."""
+    """Finds files by what a table calls them. All folders are listed once, which is faster than a search for each."""
 
     def __init__(self, folders: list[Path]) -> None:
         self._folders = folders
@@ -191,7 +191,7 @@ def _places(path: Path, header: list[str], columns: Mapping[str, str]) -> dict[s
     words = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in header]
     places: dict[str, int | None] = {}
     for column, usual in COLUMNS.items():
-        if columns.get(column) == "":  # the table has one by the usual name, which is not meant
+        if columns.get(column) == "":  # the table has a column of a usual name that means something else
             places[column] = None
         elif column in columns:
             if columns[column] not in header:

@@ -23,9 +23,9 @@ from imgclf.imaging.image_files import Fit, read_image, sixteen_bit_maximum
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 4  # of a cache's content: a higher number makes every cache be built again
+FORMAT_VERSION = 4  # if this number changes, every cache is built again
 BLOCK_SIZE = 256  # images that are decoded between two writes
-PROBED = 64  # files of formats that hold 16 bits; if none of them does, the others are not looked at
+PROBED = 64  # if none of so many files has 16 bits, the other files are not opened to find out
 SIXTEEN_BIT_SUFFIXES = (".png", ".tif", ".tiff", ".pgm")
 
 
@@ -73,7 +73,7 @@ def decode_files(
 
     Args:
         names: the name of each file. Names, file sizes and times of change tell whether a cache is still good.
-        owner: whose files these are, such as folder and part; a new cache replaces older ones of the same owner.
+        owner: names the files' folder and part; a new cache replaces older ones of the same owner.
 
     Returns:
         The .npy file, uint8 (N, channels, height, width), with zeros where a file could not be read; what is wrong with

@@ -19,7 +19,7 @@ from imgclf.transforms.backgrounds import Backgrounds, photographs
 from imgclf.transforms.variations import VARIATIONS, Variation
 
 DARK_INK = ("back-white", "back-lined", "back-squared")  # endings of the variations that are dark on light
-ANY_GROUND = ("back-rand", "back-image")  # endings of those with noise or a photograph behind the digit
+ANY_BACKGROUND = ("back-rand", "back-image")  # endings of those with noise or a photograph behind the digit
 EVAL_CHUNK = 4096  # images that are varied at a time; the noise of evaluation images depends on it
 # How the Larochelle protocol divides MNIST's training images; its official test images join the third part.
 LAROCHELLE_SIZES = {"train": 10_000, "val": 2_000, "test": 40_000}
@@ -107,7 +107,7 @@ class NoisyImages(ImageDataModule):
 
     def preprocessing(self) -> dict[str, Any]:
         plain = super().preprocessing()
-        if self.variation.endswith(ANY_GROUND):
+        if self.variation.endswith(ANY_BACKGROUND):
             return {**plain, "polarity": "any"}
         return {**plain, "polarity": "dark_on_light"} if self.variation.endswith(DARK_INK) else plain
 

@@ -12,8 +12,8 @@ from imgclf.data.memmap_cache import MemmapImageDataset
 if TYPE_CHECKING:
     from imgclf.data.datamodule import ImageDataModule
 
-FEW_IMAGES, SMALL_SHARE = 50, 0.01  # of a validation part: fewer tell little
-LARGE_SHARE = 0.8  # of a class: guessing it looks good
+FEW_IMAGES, SMALL_SHARE = 50, 0.01  # a validation part with fewer images, or a smaller share of all, tells little
+LARGE_SHARE = 0.8  # if a class has a larger share of the images, a network that always answers it looks good
 LIKE_PATIENTS = re.compile(r"(?:person|patient|subject|case|pat|sub|pid|im)[-_ ]?\d+", re.IGNORECASE)
 LOOKED_AT = 200  # images or names
 
@@ -32,14 +32,15 @@ def remarks(data: "ImageDataModule") -> Iterator[str]:
     if held_out < FEW_IMAGES or held_out < SMALL_SHARE * total:
         share = 1 / max(1, held_out)
         yield (
-            f"only {held_out} images are for validation: an image more or less changes accuracy by {share:.1%}, so the "
-            "best epoch is chosen by chance (a larger val_fraction, or cross-validation, tells more)"
+            f"only {held_out} images are for validation: one image changes the accuracy by {share:.1%}, so that chance "
+            "chooses the best epoch (a larger val_fraction, or cross-validation, tells more)"
         )
     label, most = counts["train"].most_common(1)[0]
     if most > LARGE_SHARE * total and data.balance == "none":
         yield (
-            f"{most / total:.0%} of the training images are {printable(names[label])}: always to answer so has this "
-            "accuracy; balance=sampler or weighted_loss helps the others, and kappa or recall shows them"
+            f"{most / total:.0%} of the training images are {printable(names[label])}: a network that always answers "
+            "this has the same accuracy; balance=sampler or weighted_loss helps the other classes, and kappa or recall "
+            "shows how they do"
         )
     by_lower_case = defaultdict(list)
     for name in names:
@@ -92,5 +93,5 @@ def same_pixels(data: "ImageDataModule") -> list[list[tuple[str, int, int]]]:
 
 
 def _unread(data: "ImageDataModule", split: str) -> ImageDataset:
-    """A split for its labels and hashes; the test part is not opened for its images before training has ended."""
+    """A split whose labels and hashes are needed. No image of the test part is read before training has ended."""
     return data.make_splits()[split]() if split == "test" else data.dataset(split)

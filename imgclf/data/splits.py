@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Split = Callable[..., tuple[Tensor, Tensor]]  # labels, groups and digests to the rows that stay and those held out
-MAX_FOLDS = 20  # groups are divided into at most as many folds
+Split = Callable[..., tuple[Tensor, Tensor]]  # takes labels, groups and digests; returns rows kept and rows held out
+MAX_FOLDS = 20  # groups are divided into at most this many folds
 
 
 def split_holdout(
@@ -176,7 +176,7 @@ def _split_groups(
     max_folds = min(MAX_FOLDS, len(group_names), int(counts.min()))
     if max_folds < 2:
         raise ValueError(f"{name}={fraction}: there are too few groups ({len(group_names)}) or images of a class")
-    # The held-out side takes some of the folds: as many of as many as come closest to the fraction.
+    # The held-out side takes k of n folds, where k / n is as close to the fraction as max_folds allows.
     share = Fraction(fraction).limit_denominator(max_folds)
     share = min(max(share, Fraction(1, max_folds)), Fraction(max_folds - 1, max_folds))
     splitter = StratifiedGroupKFold(share.denominator, shuffle=True, random_state=seed)

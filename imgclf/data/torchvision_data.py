@@ -149,7 +149,7 @@ class TorchvisionImages(ImageDataModule):
 
 
 def read_idx(file: Path, dtype: torch.dtype | None = None, ndim: int | None = None) -> Tensor:
-    """Reads an idx file, the format of MNIST; raises ValueError if it is damaged, or of another type than asked for."""
+    """Reads an idx file, the format of MNIST; ValueError says that it is damaged, or of another type or shape."""
     from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor  # lazy: as above
 
     try:

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import torch
 from rich import get_console
-from rich.markup import escape
 from rich.table import Column, Table
 from torch import Tensor
 
+from imgclf.core.text import print_line
 from imgclf.core.validation import Positive, checked
 from imgclf.evaluation.answers import Answers, pair, read_answers
 from imgclf.evaluation.intervals import bounds
@@ -135,7 +135,7 @@ def compare(run_dir: RunDir, first_source: str, second_source: str) -> dict[str,
         f"p = {p_value:.4g} (McNemar's exact test)",
         f"comparison.csv is in {run_dir.path}",
     ):
-        get_console().print(escape(line), highlight=False, soft_wrap=True)
+        print_line(line)
     return found
 
 

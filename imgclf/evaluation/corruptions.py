@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from rich import get_console
-from rich.markup import escape
 from rich.table import Column, Table
 
 from imgclf.core.metrics import decide
+from imgclf.core.text import print_line
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.html_report import run_page
 from imgclf.evaluation.report import write_figures
@@ -59,4 +59,4 @@ def report_corruptions(run_dir: RunDir, evaluation: Evaluation, accuracies: Mapp
     for corruption, values in zip(accuracies, grid, strict=True):
         table.add_row(corruption, *(f"{value:.4f}" for value in values))
     get_console().print(table)
-    get_console().print(escape(f"report: {report}"), highlight=False, soft_wrap=True)
+    print_line(f"report: {report}")

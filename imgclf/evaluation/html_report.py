@@ -13,7 +13,7 @@ from PIL import Image
 
 from imgclf.core.files import read_csv
 from imgclf.core.names import COVERAGES, EVALUATION_METRICS, SPLITS
-from imgclf.core.text import printable
+from imgclf.core.text import decimals, printable
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.model_card import intended_use, limits, model_facts
@@ -119,7 +119,7 @@ def render_page(template: Path, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters["decimals"] = _decimals
+    pages.filters["decimals"] = decimals
     return pages.get_template(template.name).render(values)
 
 
@@ -223,11 +223,6 @@ def _short(file: str, parts: int = 2) -> str:
     """The last parts of a path, which say enough and do not tell where files are on this machine."""
     words = file.split("/")
     return "/".join(["…", *words[-parts:]]) if len(words) > parts else file
-
-
-def _decimals(value: float | str | None) -> str:
-    """A number with four decimals; "undefined" where there is none."""
-    return "undefined" if value in (None, "") else f"{float(value):.4f}"
 
 
 def _read_json(file: Path) -> dict[str, Any]:

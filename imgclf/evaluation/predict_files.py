@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import torch
 from rich import get_console
-from rich.markup import escape
 from rich.progress import track
 from torch import Tensor
 
-from imgclf.core.text import printable, some_names
+from imgclf.core.text import print_line, printable, some_names
 from imgclf.core.validation import Probability, checked
 from imgclf.evaluation.known_labels import known_labels
 from imgclf.evaluation.predict_pages import predict_pages
@@ -104,7 +103,7 @@ def predict_files(
     write_figures(run_dir, figures)
     run_dir.write_json("metrics.json", metrics)
     for line in [*lines, f"{len(predictions)} predictions are in {table}"]:
-        get_console().print(escape(line), highlight=False, soft_wrap=True)
+        print_line(line)
     return metrics
 
 

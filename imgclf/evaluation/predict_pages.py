@@ -5,10 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
-from rich import get_console
-from rich.markup import escape
 
-from imgclf.core.text import printable, some_names
+from imgclf.core.text import print_line, printable, some_names
 from imgclf.evaluation.predictions import write_predictions
 from imgclf.evaluation.report import write_figures
 from imgclf.figures.pages import plot_page
@@ -52,7 +50,7 @@ def predict_pages(
             rows.append((file, Prediction(None, NO_INK, None), None, None))
         rows += [(file, *answer) for answer in answers]
         text = "".join(given.class_name if given.predicted is not None else "?" for given, _, _ in answers)
-        get_console().print(escape(f"{printable(file)}: {text or NO_INK}"), highlight=False, soft_wrap=True)
+        print_line(f"{printable(file)}: {text or NO_INK}")
         if len(figures) < SHOWN_PAGES:
             boxes, names = [box for *_, box in answers], [given.class_name for given, *_ in answers]
             figures[f"page_{len(figures) + 1}"] = plot_page(np.asarray(page), boxes, names, file.name)
@@ -73,8 +71,8 @@ def predict_pages(
     }
     run_dir.write_json("metrics.json", metrics)
     if faults:
-        get_console().print(escape(f"{len(faults)} of {len(files)} files cannot be read: {some_names(faults)}"))
-    get_console().print(escape(f"{digits} digits with their boxes are in {table}"), highlight=False, soft_wrap=True)
+        print_line(f"{len(faults)} of {len(files)} files cannot be read: {some_names(faults)}")
+    print_line(f"{digits} digits with their boxes are in {table}")
     return metrics
 
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from imgclf.core.files import read_csv
+from imgclf.core.text import decimals, print_line
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.grad_cam import plot_explanations
 from imgclf.evaluation.html_report import write_report
@@ -51,7 +52,7 @@ def report_evaluation(
     for name, value in evaluation.metrics.items():
         low, high = intervals.get(name, (math.nan, math.nan))
         interval = "" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
-        table.add_row(name.partition("/")[2], "undefined" if math.isnan(value) else f"{value:.4f}", interval)
+        table.add_row(name.partition("/")[2], decimals(value), interval)
     get_console().print(table)
     print_worst_classes(run_dir, split)
     for name, parts in (subgroups or {}).items():
@@ -60,7 +61,7 @@ def report_evaluation(
     if evaluation.num_classes == 2:
         lines.insert(0, f"{class_names[1]} is predicted from a probability of {evaluation.threshold:.4f} on")
     lines.append(f"report: {run_dir.path / 'report.html'}")
-    get_console().print(escape("\n".join(lines)), highlight=False, soft_wrap=True)
+    print_line("\n".join(lines))
 
 
 def print_worst_classes(run_dir: RunDir, split: str) -> None:
@@ -75,7 +76,7 @@ def print_worst_classes(run_dir: RunDir, split: str) -> None:
     for name in ("images", *PER_CLASS):
         table.add_column(name, justify="right")
     for row in worst:
-        values = (f"{float(row[name]):.4f}" if row[name] else "undefined" for name in PER_CLASS)
+        values = (decimals(row[name]) for name in PER_CLASS)
         table.add_row(escape(row["class"]), f"{int(row['images']):,}", *values)
     get_console().print(table)
 

@@ -9,7 +9,7 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from imgclf.core.text import printable
+from imgclf.core.text import print_line, printable
 from imgclf.data.folder_scan import natural_key
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.intervals import bootstrap_intervals
@@ -52,4 +52,4 @@ def report_subgroups(run_dir: RunDir, evaluation: Evaluation, by: str, values: S
         shown.add_row(value, f"{cells['images']:,}", f"{accuracy} {interval}", *others)
     get_console().print(shown)
     if len(table) > PRINTED:
-        get_console().print(f"... and {len(table) - PRINTED:,} more values in subgroups.csv", highlight=False)
+        print_line(f"... and {len(table) - PRINTED:,} more values in subgroups.csv")

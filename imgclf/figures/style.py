@@ -7,6 +7,7 @@ import io
 import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from imgclf.core.files import write_file
+
 if TYPE_CHECKING:  # lazy: the figures of a sweep are drawn without torch
     from torch import Tensor
 
@@ -25,7 +28,7 @@ LINE_COLOURS = (BLUE, ORANGE, GREEN, RED, "#7d5ba6", "#8c6d46", "#d16ba5", "#7f7
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 DPI = 120
 COLUMNS = 10  # images in a row of a grid
-WIDE_CAPTION = 14  # characters, from which a caption needs more space and a smaller font
+WIDE_CAPTION = 14  # characters; a longer caption needs more space and a smaller font
 LONGEST_LINE = 24  # characters of a caption's line
 
 log = logging.getLogger(__name__)
@@ -76,6 +79,11 @@ def _rasterize(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def write_figure(path: Path, figure: Figure) -> Path:
+    """Draws a figure into a PNG file."""
+    return write_file(path, encode_png(render(figure)))
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from imgclf.figures.style import GREY, ORANGE, set_x_labels
 
-LOGARITHMIC_FROM = 30  # the factor between the largest and the smallest number from which an axis is logarithmic
+LOGARITHMIC_FROM = 30  # an axis is logarithmic if its largest number is this many times the smallest, or more
 MAX_TICKS = 6
 
 

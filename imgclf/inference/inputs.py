@@ -13,12 +13,12 @@ from imgclf.imaging.handwriting import MNIST_SIZE, read_digit
 from imgclf.imaging.image_files import Fit, Source, find_images, open_image, read_image
 from imgclf.imaging.ink import SEARCH_SIZE
 
-BLACK = 16  # grey levels; the border of an image of MNIST is darker
-LIGHT = 127  # grey levels; a light ground is lighter
+BLACK = 16  # grey levels; the background of MNIST's images is darker
+LIGHT = 127  # grey levels; a light background is lighter
 
 
 def to_sources(images: Any, image_shape: tuple[int, int, int], bits: int) -> Tensor | Sequence[Source]:
-    """What a user has, as one tensor (``arrays_to_images``) or as a list of what ``read_image`` reads.
+    """Turns what a user has into one tensor (``arrays_to_images``) or a list of what ``read_image`` reads.
 
     Args:
         images: arrays, paths, folders, globs, the bytes of image files, open files or PIL images; one or several.
@@ -124,10 +124,10 @@ def read_scaled(
 ) -> tuple[Tensor, None]:
     """An image scaled to uint8 ``image_shape``; it has no fault.
 
-    With ``invert_light`` an image on a light ground is inverted, for a network that knows light things on black.
+    With ``invert_light`` an image on a light background is inverted, for a network that knows light digits on black.
     """
     pixels = read_image(source, image_shape, fit, bits)
-    if invert_light and _ground(pixels) > LIGHT:
+    if invert_light and _background_level(pixels) > LIGHT:
         pixels = 255 - pixels
     return torch.from_numpy(pixels), None
 
@@ -152,19 +152,19 @@ def read_photo(source: Source, polarity: str, unless_scaled: bool = False) -> tu
 
 
 def _is_like_mnist(image: Image.Image, polarity: str) -> bool:
-    """Whether an image has MNIST's size and its ground, rather than being a small photograph or drawing.
+    """Whether an image has MNIST's size and background; else it is a small photograph or drawing.
 
-    The ground is that of the border's 108 pixels: black in all of MNIST's images, and not black for a network of dark
-    digits. The polarity "any" is that of a network whose digits have grounds of every kind.
+    The background of all of MNIST's images is black. A network of dark digits expects one that is not black, and a
+    network of the polarity "any" accepts every background.
     """
     if image.size != (MNIST_SIZE, MNIST_SIZE):
         return False
-    is_black = _ground(np.asarray(image.convert("L"))) < BLACK
+    is_black = _background_level(np.asarray(image.convert("L"))) < BLACK
     return polarity == "any" or is_black == (polarity == "light_on_dark")
 
 
-def _ground(pixels: np.ndarray) -> float:
-    """The median of the outermost pixels of an image (..., H, W)."""
+def _background_level(pixels: np.ndarray) -> float:
+    """The median grey level of the outermost pixels of an image (..., H, W)."""
     border = np.ones(pixels.shape[-2:], bool)
     border[1:-1, 1:-1] = False
     return float(np.median(pixels[..., border]))

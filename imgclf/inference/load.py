@@ -16,7 +16,7 @@ from imgclf.models.classifier import NORMALIZATIONS, Classifier, num_logits
 from imgclf.models.network import Network
 
 SPARE_PARAMETERS = 100  # a network may replace a few layers while it is built
-MAX_UNSAVED_BYTES = 2**28  # of tensors that a network computes when it is built and does not keep in its state_dict
+MAX_UNSAVED_BYTES = 2**28  # for tensors that a network computes when it is built and does not keep in its state_dict
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Predictor:

@@ -19,10 +19,10 @@ from imgclf.inference.load import load
 from imgclf.inference.predictor import Predictor
 from imgclf.models.classifier import Classifier
 
-TOLERANCE = 1e-4  # of the file's probabilities against the checkpoint's
+TOLERANCE = 1e-4  # the file's probabilities may differ from the checkpoint's by this much
 MAX_WEIGHT_BYTES = 2**31 - 2**20  # a protobuf holds 2 GiB, and the rest of the graph is in it too
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-DATA_ARGUMENTS = ("_target_", "dataset", "base", "variation", "protocol")  # no folders: they are this machine's affair
+DATA_ARGUMENTS = ("_target_", "dataset", "base", "variation", "protocol")  # no folders: they exist here only
 
 
 def export(source: Predictor | str | Path, to: str | Path) -> float:

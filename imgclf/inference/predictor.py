@@ -24,7 +24,7 @@ from imgclf.transforms.spatial import RandomFlip
 
 UNSURE = "unsure"
 DIGITS = [str(digit) for digit in range(10)]
-MAX_PIXELS = 2**21  # of a forward pass, so that its activations stay within a few GB
+MAX_PIXELS = 2**21  # in a forward pass; its activations then stay within a few GB
 
 ImagesAs = Literal["auto", "photo", "mnist"]
 
@@ -162,7 +162,7 @@ class Predictor:
             raise ValueError(f"tta={views}: views need an augmentation that changes images, such as translate=0.04")
 
     def _answer(self, images: Tensor) -> Tensor:
-        """float32 logits of a chunk; of means of probabilities their logarithm."""
+        """float32 logits of a chunk; where probabilities are averaged, the logarithm of the mean."""
         views = [images, *(self._view(images, view) for view in range(1, self._views if len(images) else 1))]
         logits = [one(view.to(one.device)).float() for view in views for one in self.classifiers]
         if len(logits) == 1:
@@ -170,7 +170,7 @@ class Predictor:
         return torch.stack(logits).softmax(2).mean(0).clamp_min(1e-30).log()
 
     def _view(self, images: Tensor, view: int) -> Tensor:
-        """The change of one view, the same for all images: they are handed over as the channels of a single image."""
+        """Changes all images in the same way: the augmentation gets them as the channels of a single image."""
         images = images.cpu().float() / (1 if images.is_floating_point() else 255)
         images = images.flip(-1) if self._flips and view % 2 else images
         as_one = images.reshape(1, -1, *images.shape[2:])
@@ -223,7 +223,7 @@ class Predictor:
             images_as: how paths and PIL images are read. "photo": as a photograph of one digit, which is found and
                 centred as MNIST's are (``imgclf.imaging.handwriting``). "mnist": as images that are only scaled.
                 "auto": the first for a network that reads handwriting, unless it was trained on image files or the
-                image has MNIST's size and its black ground already.
+                image has MNIST's size and its black background already.
 
         Returns:
             The inputs, (N, C, H, W), uint8 or float in [0, 1]; and the faults: for each image why it shows no single

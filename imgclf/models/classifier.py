@@ -21,7 +21,7 @@ from imgclf.models.network import Network
 
 Normalization = Literal["dataset", "image"]
 NORMALIZATIONS = get_args(Normalization)
-MIN_STD = 1e-2  # is added to an image's standard deviation, so that an empty image does not become noise
+MIN_STD = 1e-2  # added to an image's standard deviation, so that an empty image does not become noise
 
 
 def num_logits(class_names: Sequence[str]) -> int:
@@ -101,7 +101,7 @@ class Classifier(pl.LightningModule):
         self.live: dict[str, float] = {}  # loss and accuracy over the last logging interval, for the progress bar
         # A dict keeps the metrics out of the submodules, and thus out of checkpoints and the model summary.
         self._metrics = {stage: EpochMetrics(stage, len(class_names)) for stage in ("train", "val")}
-        self._pending: list[tuple[int, Tensor, Tensor, Tensor]] = []  # step, loss, logits, labels: not yet looked at
+        self._pending: list[tuple[int, Tensor, Tensor, Tensor]] = []  # step, loss, logits, labels
         self._train_metrics: dict[str, Tensor | float] = {}  # of this epoch; logged together with those of validation
 
     @property
@@ -119,7 +119,7 @@ class Classifier(pl.LightningModule):
         if self.normalize == "image":
             std, mean = torch.std_mean(values, (1, 2, 3), correction=0, keepdim=True)
             values = (values - mean) / (std + white * MIN_STD)
-        else:  # in place, with the division by white in the factor: beside an MLP, every pass over the images counts
+        else:  # in place, and with one factor for both divisions: an MLP is so fast that every pass over images counts
             values = values.mul_(1 / (white * self.std)).sub_(self.mean / self.std)
         logits = self.network(values)
         logits = logits if self.training else logits / self.temperature
@@ -130,7 +130,7 @@ class Classifier(pl.LightningModule):
             self.network.compile(mode=self.compile_mode)
 
     def on_train_start(self) -> None:
-        if self.chooses_temperature:  # a checkpoint that training goes on from may have been given one
+        if self.chooses_temperature:  # the checkpoint that training continues from may hold one already
             self.temperature.fill_(1)
         self.on_train_epoch_start()  # Lightning does not call it for an epoch that is resumed in the middle
 

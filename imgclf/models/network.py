@@ -23,7 +23,7 @@ class Network(Rebuildable, nn.Module):
     second class's.
 
     Attributes:
-        statistics: mean and standard deviation of each channel that pretrained weights expect; None for random weights.
+        statistics: the mean and standard deviation of each channel that pretrained weights expect; else None.
         normalize: "dataset" or "image" where pretrained weights expect it, as the classifier's option; else None.
         published_statistics: ``statistics`` of the weights that are published for this network, if there are any.
         freeze_epochs: number of epochs in which only the head is trained; the other layers follow from then on.

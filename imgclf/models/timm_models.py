@@ -64,7 +64,7 @@ class TimmNetwork(Network):
         return self.network(images)
 
     def get_head(self) -> list[nn.Module]:
-        head = self.network.get_classifier()  # of some networks, a pair
+        head = self.network.get_classifier()  # some networks have a pair of heads
         modules = list(head) if isinstance(head, tuple) else [head]
         found = [
             module for module in modules if isinstance(module, nn.Module) and any(True for _ in module.parameters())
@@ -103,7 +103,7 @@ def _pretrained(name: str, weights: str) -> tuple[Any, dict[str, Any]]:
             with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=10):
                 pass  # the hub's own client would try for a minute before it says that there is no connection
             file = hf_hub_download(repository, file_name)
-        except Exception as error:  # of urllib, the hub or its client
+        except Exception as error:  # urllib, the hub and its client raise many kinds
             reason = " ".join(str(error).split())[:200]
             raise FileNotFoundError(
                 f"weights={weights}: {address} is not on disk and cannot be fetched ({reason}): "

@@ -19,12 +19,12 @@ TEXT = re.compile(
     r"=(?P<value>.*)",
     re.DOTALL,
 )
-DICTIONARIES = ("class_map", "columns")  # of data, from text to text
+DICTIONARIES = ("class_map", "columns")  # options of data that map texts to texts
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)  # as Hydra reads it
 GROUPS_WITH_NONE = ("logger", "callbacks", "scheduler", "augmentation")
 GROUPS_WITHOUT_A_CHOICE = ("experiment", "sweep", "launcher")
-LISTS = ("images", "ckpt")  # may be a list in square brackets
-FUNCTION = re.compile(r"(choice|glob|shuffle|sort|str)\(.*\)")  # of Hydra, for sweeps
+LISTS = ("images", "ckpt")  # options that may be a list in square brackets
+FUNCTION = re.compile(r"(choice|glob|shuffle|sort|str)\(.*\)")  # Hydra's functions for sweeps
 
 
 def quote_text(words: Sequence[str]) -> list[str]:
@@ -47,9 +47,9 @@ def quote_text(words: Sequence[str]) -> list[str]:
 
 
 def read_dictionaries(data: Any) -> None:
-    """Has the options that are dictionaries, such as {normal: NORMAL}, be read as YAML does, with all names as text.
+    """Reads the options that are dictionaries, such as {normal: NORMAL}, as YAML, and takes all names for text.
 
-    Hydra's own dictionaries have no keys of other scripts, and take 1 for a number. ``data`` is the DictConfig.
+    Hydra's own syntax allows no keys in other scripts, and takes 1 for a number. ``data`` is a DictConfig.
     """
     for name in DICTIONARIES:
         if isinstance(text := data.get(name), str):

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WATCHING = ("best_checkpoint", "last_checkpoint", "progress_bar", "model_summary", "dashboard", "early_stopping")
-# Options by prefix that may change when a run is continued: they say where and how fast it runs, how long, and what is
-# done with its results.
+# Options with these prefixes may change when a run is continued. They say where, how fast and how long it runs, and
+# what is done with its results.
 MAY_CHANGE = (
     *("resume.", "n_trials.", "name.", "evaluate_on.", "logger.", "data_dir.", "cache_dir."),
     *("data.data_dir.", "data.cache_dir.", "data.num_workers."),

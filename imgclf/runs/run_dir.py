@@ -13,23 +13,14 @@ from typing import Any
 import filelock
 from omegaconf import OmegaConf
 
-from imgclf.core.files import write_csv, write_file
+from imgclf.core.files import write_csv, write_file, write_json
 from imgclf.runs.environment import environment
 from imgclf.runs.logs import log_to
 from imgclf.runs.resume import changed_options
 
 LOCK = ".lock"
-JOB = "job.json"  # of a job of a sweep: its overrides and, if it failed, the error
+JOB = "job.json"  # in the folder of a sweep's job: its overrides and, if it failed, the error
 UNFINISHED = re.compile(r"\..+\.(ckpt|csv|html|json|png|yaml)\.\d+")  # a file that a killed session was writing
-
-
-def _defined(value: Any) -> Any:
-    """The value with None for every NaN in it."""
-    if isinstance(value, Mapping):
-        return {key: _defined(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_defined(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 class RunDir:
@@ -112,7 +103,7 @@ class RunDir:
         if not self.metrics_file.exists():
             return False
         saved = self._saved_config()
-        evaluated = set(config["evaluate_on"]) <= set(saved["evaluate_on"])  # some of which the data may lack
+        evaluated = set(config["evaluate_on"]) <= set(saved["evaluate_on"])  # the data may lack some of them
         patience, patience_before = (_patience(options) for options in (config, saved))
         stopped_early = self.metrics()["epochs"] < saved["trainer"]["max_epochs"]
         if stopped_early and patience > patience_before:
@@ -120,7 +111,7 @@ class RunDir:
         return evaluated and config["trainer"]["max_epochs"] <= saved["trainer"]["max_epochs"]
 
     def check_same_options(self, config: Mapping[str, Any]) -> None:
-        """Raises ValueError, which names the options that differ and may not, if a run would be continued by others."""
+        """Raises ValueError if options differ from those of the run that would be continued, and must not."""
         if not ((self.path / "config.yaml").exists() and (self.last.exists() or self.best.exists())):
             return
         if changed := changed_options(self._saved_config(), config):
@@ -155,8 +146,8 @@ class RunDir:
         return write_file(self._path_of(name), data)
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
-        """Writes a dict; NaN, which JSON does not know, becomes null."""
-        return self.write(name, json.dumps(_defined(values), indent=2) + "\n")
+        """Writes a dict, as ``imgclf.core.files.write_json`` does."""
+        return write_json(self._path_of(name), values)
 
     def write_csv(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> Path:
         """Writes a table, as ``imgclf.core.files.write_csv`` does."""

@@ -1,6 +1,5 @@
 """report.html of a sweep: its ranking, its figures and links to the reports of its jobs, made from its folder."""
 
-import csv
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from statistics import fmean, stdev
 
-from imgclf.core.files import write_file
+from imgclf.core.files import read_csv, write_file
 from imgclf.core.names import VERSION
 from imgclf.evaluation.html_report import command_line, embedded_figures, render_page
 from imgclf.sweeps.jobs import AVERAGED_OVER
@@ -22,8 +21,7 @@ CAPTIONS = {
 
 def write_sweep_report(folder: Path, objective: str) -> Path:
     """Writes report.html into a sweep folder that has its summary.csv, ranked by ``objective``; returns its path."""
-    with (folder / "summary.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(folder / "summary.csv")
     columns = list(rows[0])
     swept = columns[columns.index("overrides") + 1 : columns.index("n")]
     configurations = [list(jobs) for _, jobs in itertools.groupby(rows, lambda row: row["rank"]) if jobs]

@@ -22,7 +22,7 @@ class Job:
     status: str  # "ok"; "failed"; "unfinished", when it was killed or still runs; or "not run"
     error: str = ""  # one line that says why it failed
     message: str = ""  # the text of the exception that it failed with
-    metrics: dict[str, float] = field(default_factory=dict)  # the defined ones of metrics.json, if the status is "ok"
+    metrics: dict[str, float] = field(default_factory=dict)  # from metrics.json without null, if the status is "ok"
 
 
 @dataclass(frozen=True)

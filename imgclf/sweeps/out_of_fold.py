@@ -1,8 +1,6 @@
 """What cross-validation tells at its end: a prediction of every training image, metrics, and suspicious labels."""
 
 import copy
-import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,21 +16,20 @@ from torch import Tensor
 
 from imgclf.checkpoints.metadata import datamodule_classes
 from imgclf.core.device import choose_device
-from imgclf.core.files import write_csv, write_file
+from imgclf.core.files import write_csv, write_json
 from imgclf.core.metrics import classification_metrics, many_class_metrics
-from imgclf.core.text import printable
+from imgclf.core.text import decimals, print_line, printable
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.evaluation.evaluate import evaluate
 from imgclf.evaluation.label_issues import find_label_issues
 from imgclf.evaluation.predictions import prediction_table
 from imgclf.figures.classification import plot_label_issues
-from imgclf.figures.style import encode_png, render
+from imgclf.figures.style import write_figure
 from imgclf.inference.ensemble import ensemble
 from imgclf.inference.load import load
 from imgclf.inference.predictor import Prediction
 from imgclf.runs.run_dir import RunDir
 from imgclf.sweeps.jobs import Configuration
-from imgclf.sweeps.summary import print_line
 
 MAX_SHOWN = 50  # label issues on the contact sheet
 ISSUE_COLUMNS = ["file", "label", "label_name", "suggested", "suggested_name", "margin", "p(label)", "p(suggested)"]
@@ -42,13 +39,13 @@ ISSUE_COLUMNS = ["file", "label", "label_name", "suggested", "suggested_name", "
 class OutOfFold:
     """N training images with the answers of the networks that were not trained on them."""
 
-    data: ImageDataModule  # of one of the folds
-    rows: Tensor  # of the images of ``data.dataset("val")``, int64 (N,)
-    names: list[str]  # what the images are called in all folds
+    data: ImageDataModule  # the data module of one of the folds
+    rows: Tensor  # the rows of the images in ``data.dataset("val")``, int64 (N,)
+    names: list[str]  # what the images are called in predictions.csv
     labels: Tensor  # int64 (N,)
     losses: Tensor  # float (N,)
     probabilities: Tensor  # float (N, classes)
-    predictions: list[Prediction]  # each by the threshold of its own network
+    predictions: list[Prediction]  # each with the threshold of its own network
 
     def metrics(self) -> dict[str, float]:
         """The metrics over all N images, such as "oof/accuracy"."""
@@ -83,11 +80,10 @@ def report_out_of_fold(folder: Path, tried: Configuration, accelerator: str) -> 
     labels, probabilities, metrics = answers.labels.tolist(), answers.probabilities.tolist(), answers.metrics()
     table = prediction_table(answers.data.class_names, answers.names, labels, answers.predictions, probabilities)
     file = write_csv(folder / "oof_predictions.csv", *table)
-    defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
-    write_file(folder / "oof_metrics.json", json.dumps(defined, indent=2) + "\n")
+    write_json(folder / "oof_metrics.json", metrics)
     shown = Table("metric", Column("value", justify="right"), title=f"out of fold ({len(labels):,} images)")
     for name, value in metrics.items():
-        shown.add_row(name.partition("/")[2], "undefined" if math.isnan(value) else f"{value:.4f}")
+        shown.add_row(name.partition("/")[2], decimals(value))
     get_console().print(shown)
     print_line(f"out of fold:  {file} ({tried.label})")
     report_label_issues(folder, answers)
@@ -136,7 +132,7 @@ def report_label_issues(folder: Path, answers: OutOfFold) -> None:
     images.rows = answers.rows[issues.rows[first]]
     title = f"{len(rows):,} of {len(answers.labels):,} labels are suspicious: label → probable class, and its margin"
     figure = plot_label_issues(images, given[first], issues.suggested[first], issues.margins[first], names, title)
-    write_file(folder / "label_issues.png", encode_png(render(figure)))
+    write_figure(folder / "label_issues.png", figure)
     pairs = Counter(f"{label} → {other}" for _, _, label, _, other, *_ in rows).most_common(3)
     most = f", most often {', '.join(f'{pair} ({count})' for pair, count in pairs)}" if rows else ""
     print_line(f"label issues:  {file}: {len(rows):,} of {len(answers.labels):,} labels are suspicious{most}")

@@ -11,18 +11,18 @@ from omegaconf import OmegaConf
 
 from imgclf.checkpoints.metadata import datamodule_classes
 from imgclf.core.device import choose_device
-from imgclf.core.files import write_csv, write_file
+from imgclf.core.files import write_csv
+from imgclf.core.text import print_line
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.evaluation.corruptions import corrupted_accuracies
 from imgclf.evaluation.evaluate import Evaluation, evaluate
-from imgclf.figures.style import encode_png, render
+from imgclf.figures.style import write_figure
 from imgclf.figures.sweeps import plot_metric_grid
 from imgclf.inference.load import load
 from imgclf.inference.predictor import Predictor
 from imgclf.runs.run_dir import RunDir
 from imgclf.sweeps.html_report import write_sweep_report
 from imgclf.sweeps.jobs import Job, compared_options
-from imgclf.sweeps.summary import print_line
 from imgclf.transforms.corruptions import CORRUPTIONS
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,6 @@ def evaluate_robustness(folder: Path, jobs: Sequence[Job], option: str, accelera
     file = write_csv(folder / "robustness.csv", ["trained on", *values], table)
     titles = {"row_title": "trained on", "column_title": f"evaluated on {option}", "metric": "test/accuracy"}
     figure = plot_metric_grid(list(means.values()), list(means), values, **titles)
-    write_file(folder / "robustness.png", encode_png(render(figure)))
+    write_figure(folder / "robustness.png", figure)
     write_sweep_report(folder, OmegaConf.load(jobs[0].path / "config.yaml").objective)  # again, with this figure
     print_line(f"robustness:  {file}")

@@ -1,6 +1,5 @@
 """Compares the jobs of a sweep in summary.csv, in a table on the console, and in a figure, summary.png."""
 
-import csv
 import math
 import shlex
 from collections.abc import Collection, Sequence
@@ -13,9 +12,10 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from imgclf.core.files import write_csv, write_file
+from imgclf.core.files import read_csv, write_csv
+from imgclf.core.text import print_line
 from imgclf.figures.learning_curves import plot_metric_over_epochs
-from imgclf.figures.style import encode_png, render
+from imgclf.figures.style import write_figure
 from imgclf.figures.sweeps import plot_metric_grid, plot_parallel_coordinates
 from imgclf.sweeps.html_report import write_sweep_report
 from imgclf.sweeps.jobs import (
@@ -54,7 +54,7 @@ def summarise(
     print_line(f"  summary:  {file}")
     print_line(f"dashboard:  tensorboard --logdir {shlex.quote(str(folder))}")
     if figure := plot_summary(jobs, ranking, objective, mode):
-        write_file(folder / "summary.png", encode_png(render(figure)))
+        write_figure(folder / "summary.png", figure)
     print_line(f"   report:  {write_sweep_report(folder, objective)}\n")
     return ranking
 
@@ -102,11 +102,6 @@ def _mean_and_deviation(values: Sequence[float]) -> str:
     return f"{fmean(values):.4f}{deviation}" if values else ""
 
 
-def print_line(text: str) -> None:
-    """Prints the text on the console as it is: without colours, markup or line breaks."""
-    get_console().print(text, highlight=False, markup=False, soft_wrap=True)
-
-
 def plot_summary(
     jobs: Sequence[Job], ranking: Sequence[Configuration], objective: str, mode: Literal["min", "max"]
 ) -> Figure | None:
@@ -139,5 +134,4 @@ def _axis_values(name: str, ranking: Sequence[Configuration]) -> list[str]:
 
 
 def _read_curve(run: Path, objective: str) -> list[float]:
-    with (run / "metrics.csv").open(newline="") as file:
-        return [float(row[objective] or "nan") for row in csv.DictReader(file)]
+    return [float(row[objective] or "nan") for row in read_csv(run / "metrics.csv")]

@@ -7,11 +7,11 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from rich import get_console
 from torch import Tensor
 
 from imgclf.checkpoints.files import METADATA_KEY
 from imgclf.checkpoints.metadata import build_metadata
+from imgclf.core.text import print_line
 from imgclf.core.validation import Positive, Rate, checked
 from imgclf.models.classifier import Classifier
 
@@ -50,8 +50,7 @@ class ModelSummary(callbacks.ModelSummary):
         summary_data: list[tuple[str, list[str]]], total_parameters: int, *others: Any, total_flops: int
     ) -> None:
         network = dict(summary_data)["Type"][0]
-        line = f"{network}: {total_parameters:,} weights, {total_flops:,} operations an image"
-        get_console().print(line, highlight=False, soft_wrap=True)
+        print_line(f"{network}: {total_parameters:,} weights, {total_flops:,} operations an image")
 
 
 class Checkpoints(ModelCheckpoint):

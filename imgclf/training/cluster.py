@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import torch
     from lightning.fabric.plugins.environments import ClusterEnvironment
 
-SLURM_INTERACTIVE_STEP = str(0xFFFFFFFA)  # of the shell that salloc opens on a compute node
+SLURM_INTERACTIVE_STEP = str(0xFFFFFFFA)  # the step of the shell that salloc opens on a compute node
 
 
 def cluster_environment() -> "ClusterEnvironment | None":

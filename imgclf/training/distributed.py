@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from imgclf.data.datamodule import ImageDataModule
     from imgclf.runs.run_dir import RunDir
 
-OURS = "imgclf-"  # the beginning of the run id of processes that ``launch`` started
+OURS = "imgclf-"  # the run id of processes that ``launch`` started begins with this
 LOST = 3  # exit code of a process that cannot go on because another one has ended
 JOINING = timedelta(minutes=5)  # how long processes wait for the last one to start
 CLOSING = 20  # seconds that processes get to end by themselves before they are killed
-# Of the messages of a RuntimeError that torch raises where another process has ended.
+# Found in the message of the RuntimeError that torch raises where another process has ended.
 BROKEN = re.compile(r"gloo|nccl|c10d|ProcessGroup|TCPStore|connection (was )?(closed|reset)|broken pipe", re.IGNORECASE)
 
 
@@ -50,7 +50,7 @@ def terminate(number: int, frame: Any) -> None:
 
 @contextlib.contextmanager
 def signals_kept() -> Iterator[None]:
-    """On leaving, signals have the handlers that they had before."""
+    """Restores the signal handlers on leaving."""
     names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")  # Windows lacks three of them
     before = {number: signal.getsignal(number) for name in names if (number := getattr(signal, name, None))}
     try:
@@ -67,7 +67,7 @@ def started_by_us() -> bool:
 
 
 def report(line: str) -> str | int:
-    """The argument of ``sys.exit`` that says ``line``: itself, or 1 after the line was handed to ``launch``."""
+    """What ``sys.exit`` has to get so that the user sees ``line``: the line, or 1 where ``launch`` prints it."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not (started_by_us() and file):
         return line
@@ -122,7 +122,7 @@ class Processes:
                 raise
             with contextlib.suppress(OSError):
                 os.rmdir(self._folder)
-            time.sleep(CLOSING)  # so that the first process can say it: torchrun ends all as soon as one has ended
+            time.sleep(CLOSING)  # the first process needs time to say it: torchrun ends all once one has ended
             raise Quiet(1) from error
         if self.rank:
             nowhere = self._silence.enter_context(open(os.devnull, "w"))
@@ -163,7 +163,7 @@ class Processes:
         self._world, self._store = world, store
 
     def _fail(self, error: BaseException) -> None:
-        """Replaces the error of a process that is not the one to speak; else returns, and the error is raised."""
+        """Raises another error in place of this one, if another process tells the user; else returns."""
         if isinstance(error, KeyboardInterrupt) and (self.rank or started_by_us()):
             raise Quiet(130) from error
         if not isinstance(error, Exception):

@@ -1,6 +1,5 @@
 """Ends a run: evaluates its best checkpoint, and leaves metrics and figures in the run folder."""
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 from rich import get_console
-from rich.markup import escape
 from rich.table import Column, Table
 
 from imgclf.core.names import EVALUATION_METRICS, SPLITS
+from imgclf.core.text import decimals, print_line
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.evaluation.calibration import calibrate_best
 from imgclf.evaluation.evaluate import evaluate
@@ -82,21 +81,16 @@ def print_summary(run_dir: RunDir, metrics: Mapping[str, float | None], override
 
     ``overrides`` are the options that the run was started with.
     """
-
-    def decimals(value: float | None) -> str:
-        return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
-
     splits = [split for split in SPLITS if f"{split}/loss" in metrics]
     title = f"best.ckpt (epoch {metrics['best_epoch']} of {metrics['epochs']})"
     table = Table("metric", *(Column(split, justify="right") for split in splits), title=title)
     for name in EVALUATION_METRICS:
         if f"val/{name}" in metrics:
             table.add_row(name, *(decimals(metrics.get(f"{split}/{name}")) for split in splits))
-    console = get_console()
-    console.print(table)
+    get_console().print(table)
     print_worst_classes(run_dir, splits[-1])
     seconds, speed = metrics["train/seconds"], metrics["train/images_per_second"]
-    console.print(f"training took {seconds:.1f} s, {speed:,.0f} images per second at best\n", highlight=False)
+    print_line(f"training took {seconds:.1f} s, {speed:,.0f} images per second at best\n")
     script = Path(sys.argv[0])
     evaluate = ["python", str(script.with_name("evaluate.py")), f"ckpt={run_dir.best}"]
     again = [word for word in overrides if not word.startswith("resume=")]
@@ -108,5 +102,5 @@ def print_summary(run_dir: RunDir, metrics: Mapping[str, float | None], override
     if (run_dir.path / "tensorboard").exists():
         commands["dashboard"] = ["tensorboard", "--logdir", str(run_dir.path)]
     for purpose, command in zip(commands, map(shell_command, commands.values()), strict=True):
-        console.print(f"{purpose:>9}:  {escape(command)}", highlight=False, soft_wrap=True)
-    console.print(f"   report:  {escape(str(run_dir.path / 'report.html'))}", highlight=False, soft_wrap=True)
+        print_line(f"{purpose:>9}:  {command}")
+    print_line(f"   report:  {run_dir.path / 'report.html'}")

@@ -66,7 +66,7 @@ def fit(
             if trainer.is_global_zero and not trainer.global_step:
                 run_dir.clear()  # refused before the first step
             raise
-    close_process_group()  # what follows is the first process's own work: nothing in it may wait for the others
+    close_process_group()  # the first process works on alone, and must not wait for the others
 
 
 def _prepare(
@@ -76,7 +76,7 @@ def _prepare(
     for remark in data.remarks():
         log.warning(remark)
     checkpoint, step = find_checkpoint(run_dir, build_metadata(classifier, data), data, config["trainer"]["max_epochs"])
-    run_dir.metrics_file.unlink(missing_ok=True)  # that of a shorter run, which is being continued
+    run_dir.metrics_file.unlink(missing_ok=True)  # a shorter run left it, which is being continued
     run_dir.write_config(config, str(trainer.strategy.root_device), resumed=checkpoint is not None)
     purge_from(trainer, step)
     if not checkpoint:

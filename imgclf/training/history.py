@@ -58,7 +58,7 @@ class History(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         self._images += len(batch[1]) * trainer.world_size  # every process has an equal share of the batch
-        self._end = time.perf_counter()  # that of the last batch counts: validation follows
+        self._end = time.perf_counter()  # the last batch's time counts, because validation follows
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = time.perf_counter()

@@ -103,7 +103,7 @@ def _job_arguments() -> list[str]:
 def _reason(failures: Mapping[int, Any], count: int, folder: Path) -> ChildProcessError:
     """The exception that says what ended first, from torch's ProcessFailure of every rank that failed."""
     causes = {rank: failure for rank, failure in failures.items() if failure.exitcode != LOST} or failures
-    first = next(iter(causes))  # they come in the order they ended: torch stops the others once one has
+    first = next(iter(causes))  # torch lists them in the order in which they ended
     code = causes[first].exitcode
     told = [failure.error_file_data for failure in causes.values() if "imgclf" in failure.error_file_data]
     if code == 1 and told:

@@ -55,7 +55,7 @@ class Dashboard(pl.Callback):
         epoch, validated = trainer.current_epoch + 1, pl_module.validated
         if epoch % self.every_n_epochs or validated.confusion_matrix is None or not trainer.is_global_zero:
             return
-        step = trainer.global_step - 1  # that of the epoch's last batch: a checkpoint's own step comes after it
+        step = trainer.global_step - 1  # the epoch's last batch; the checkpoint belongs to the step after it
         counts, title = validated.confusion_matrix.cpu(), f"validation, epoch {epoch}"
         for board in (logger.experiment for logger in _loggers(trainer)):
             confusion = plot_confusion_matrix(counts, pl_module.class_names, title)
