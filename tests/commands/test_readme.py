@@ -54,6 +54,13 @@ def test_the_readme_names_the_test_command():
     assert script.endswith("\npytest -n 2\n")
 
 
+@pytest.mark.parametrize("page", ["README.md", ".github/README.tr.md", ".github/CONTRIBUTING.md"])
+def test_links_and_pictures_of_a_page_exist(page):
+    links = re.findall(r"\]\(([^)#]+)\)", (PROJECT / page).read_text())
+    assert all((PROJECT / page).parent.joinpath(link).exists() for link in links if "://" not in link)
+    assert page == ".github/CONTRIBUTING.md" or any(link.endswith("strip.png") for link in links)
+
+
 def test_the_walk_in_python(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, walk = re.findall(r"```python\n(.*?)```", section("In Python"), re.DOTALL)
