@@ -17,7 +17,7 @@ def grad_cam(predictor: Predictor, images: Tensor, classes: Tensor) -> Tensor | 
     """Grad-CAM (Selvaraju et al. 2017), computed by captum at the last layer whose output has a height and a width.
 
     The predictor's first network is explained for images, uint8 (N, C, H, W), and the class, int64 (N,), whose evidence
-    is sought in each.
+    is sought in each: evidence for it against the mean of all classes, because a softmax sees no other.
 
     Returns:
         float32 (N, H, W) in [0, 1]: each image's largest value is 1, or 0 where there is no evidence. None if the
@@ -29,7 +29,12 @@ def grad_cam(predictor: Predictor, images: Tensor, classes: Tensor) -> Tensor | 
     layer = _last_spatial_layer(classifier.network, torch.zeros(1, *predictor.image_shape, device=device))
     if layer is None:
         return None
-    cam = LayerGradCam(classifier, layer)
+
+    def centred_logits(inputs: Tensor) -> Tensor:
+        logits = classifier(inputs)
+        return logits - logits.mean(1, keepdim=True)
+
+    cam = LayerGradCam(centred_logits, layer)
     maps = []
     for chunk, target in zip(images.split(predictor.batch_size), classes.split(predictor.batch_size), strict=True):
         inputs = (chunk.to(device).float() / 255).requires_grad_()

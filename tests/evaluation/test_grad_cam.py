@@ -42,6 +42,16 @@ def test_grad_cam_finds_the_evidence():
     assert not heat[4].any()  # nothing there
 
 
+def test_what_all_logits_have_in_common_is_no_evidence():
+    """A softmax does not see it: neither here, where it would hide all evidence of the class."""
+    network = CNN((1, 16, 16), 5, channels=[4])
+    images, classes = torch.randint(0, 256, (6, 1, 16, 16), dtype=torch.uint8), torch.tensor([0, 1, 2, 3, 4, 0])
+    before = grad_cam(predictor(network, "abcde"), images, classes)
+    network.layers[-1].weight.data -= 1
+    assert before.amax((1, 2)).max() == 1
+    torch.testing.assert_close(grad_cam(predictor(network, "abcde"), images, classes), before, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("network", [CNN, ResNet])
 def test_any_network_with_a_spatial_layer(network):
     images = torch.randint(0, 256, (4, 3, 40, 33), dtype=torch.uint8)
