@@ -1,5 +1,6 @@
 """Finds the image files of a folder, and which part and class each belongs to."""
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,6 +42,7 @@ class Scan:
     notes: list[str] = field(default_factory=list)
 
 
+@functools.cache  # a table asks for every row
 def part_of_name(name: str) -> str | None:
     """The part that the name of a folder, or a value in a table, stands for, such as "val" for "Validation_set"."""
     word = re.sub(r"[^a-z0-9]", "", name.lower())

@@ -177,7 +177,8 @@ class ImageFolder(ImageDataModule):
     def _make_split(self, split: str) -> ImageDataset:
         if split not in self.splits:
             raise FileNotFoundError(
-                f"root={self.root or self.labels}: there is no {split} part in it; it has {' and '.join(self.splits)}"
+                f"root={self.root or self.labels}: it has {' and '.join(self.splits)}, but no {split} part: choose "
+                f"split={self.splits[-1]}"
             )
         part = self._part_of(split)
         self._decode([part])

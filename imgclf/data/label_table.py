@@ -141,24 +141,27 @@ class FileIndex:
 
     def __init__(self, folders: list[Path]) -> None:
         self._folders = folders
-        self._by_path: dict[str, Path] = {}
+        self._by_path: dict[str, str] = {}
         names: Counter[str] = Counter()
-        by_name: dict[str, Path] = {}
+        by_name: dict[str, str] = {}
         for folder in dict.fromkeys(folders):
-            seen_here = {str(path) for path in self._by_path.values()}
-            for subfolder, subfolders, files in os.walk(folder, followlinks=False):
-                subfolders[:] = [name for name in subfolders if not is_junk(Path(name))]
+            seen_here, visited = set(self._by_path.values()), set()
+            for subfolder, subfolders, files in os.walk(folder, followlinks=True):
+                if (real := os.path.realpath(subfolder)) in visited:  # links lead in circles
+                    subfolders.clear()
+                    continue
+                visited.add(real)
+                subfolders[:] = [name for name in subfolders if not is_junk(name)]
                 below = os.path.relpath(subfolder, folder)
                 for name in files:
                     stem, ending = os.path.splitext(name)
-                    if ending.lower() not in SUFFIXES or is_junk(Path(name)):
+                    if ending.lower() not in SUFFIXES or is_junk(name):
                         continue
-                    place = os.path.join(subfolder, name)
-                    path = Path(place)
+                    path = os.path.join(subfolder, name)
                     relative = name if below == "." else f"{below}/{name}".replace(os.sep, "/")
                     self._by_path.setdefault(relative, path)
                     self._by_path.setdefault(os.path.splitext(relative)[0], path)
-                    if place not in seen_here:
+                    if path not in seen_here:
                         for short in (name, stem):
                             names[short] += 1
                             by_name[short] = path
@@ -171,8 +174,8 @@ class FileIndex:
         found = self._by_path.get(name) or self._by_name.get(name)
         if found is None and (os.path.isabs(name) or ".." in name):
             paths = [os.path.normpath(os.path.join(folder, name)) for folder in self._folders]
-            found = next((Path(path) for path in paths if os.path.isfile(path)), None)
-        return found
+            found = next((path for path in paths if os.path.isfile(path)), None)
+        return Path(found) if found else None
 
 
 def _decode(data: bytes) -> str:

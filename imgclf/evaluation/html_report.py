@@ -24,7 +24,7 @@ from imgclf.runs.run_dir import JOB, RunDir
 
 MAX_FIGURES_BYTES = 2_000_000  # of all PNG files together; base64 makes them a third longer
 FEWEST_COLOURS, SMALLER = 64, 0.8
-MAX_ROWS = 200  # of the table of classes; per_class.csv has all
+MAX_ROWS = 200  # of the tables of classes and subgroups; per_class.csv and subgroups.csv have all
 MISTAKES = 10  # that are listed
 PLAIN_COLOURS = 200_000  # bytes, from which on a figure is stored with a palette
 NOT_ABOUT_IMAGES = ("data_dir", "cache_dir", "batch_size", "eval_batch_size", "num_workers", "seed", "class_map")
@@ -39,6 +39,7 @@ CAPTIONS = {
     "calibration": "Below the diagonal the network is too sure of itself, above it not sure enough",
     "mistakes": "The mistakes that the network was surest of",
     "grad_cam": "Where the network looked",
+    "risk_coverage": "Share of wrong answers, if only the images that the network is surest of get one",
     "corruptions": "Accuracy under noise, blur, weather and compression",
 }
 
@@ -78,7 +79,7 @@ def run_page(folder: str | Path, metrics: Mapping[str, float | None] | None = No
     per_class = [row for row in read_csv(folder / "per_class.csv") if row["split"] == split]
     of_coverage = (f"accuracy_at_{percent}" for percent in COVERAGES)
     names = (*EVALUATION_METRICS, *of_coverage)
-    mistakes = read_csv(folder / "mistakes.csv")
+    mistakes, subgroups = read_csv(folder / "mistakes.csv"), folder / "subgroups.csv"
     return render_page(
         Path(__file__).with_name("report.html.j2"),
         title=str(config["name"] or folder.name) if is_training else f"Evaluation of {_short(_checkpoints(config), 3)}",
@@ -94,6 +95,7 @@ def run_page(folder: str | Path, metrics: Mapping[str, float | None] | None = No
         split=split,
         max_rows=MAX_ROWS,
         per_class=per_class[:MAX_ROWS],
+        subgroups=read_csv(subgroups)[:MAX_ROWS] if subgroups.exists() else [],
         classes_left_out=max(0, len(per_class) - MAX_ROWS),
         mistakes=[{**row, "file": _short(row["file"])} for row in mistakes[:MISTAKES]],
         mistakes_count=len(mistakes),

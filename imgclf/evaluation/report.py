@@ -15,7 +15,7 @@ from imgclf.evaluation.grad_cam import plot_explanations
 from imgclf.evaluation.html_report import write_report
 from imgclf.evaluation.intervals import bootstrap_intervals
 from imgclf.evaluation.predictions import write_predictions
-from imgclf.evaluation.subgroups import report_subgroups
+from imgclf.evaluation.subgroups import print_subgroups, write_subgroups
 from imgclf.evaluation.tables import PER_CLASS, PER_CLASS_COLUMNS, confusion_rows, per_class_rows
 from imgclf.figures.classification import find_mistakes, plot_confusion_matrix, plot_mistakes
 from imgclf.figures.curves import plot_calibration, plot_precision_recall, plot_risk_coverage, plot_roc
@@ -45,6 +45,7 @@ def report_evaluation(
     intervals = bootstrap_intervals(evaluation)
     run_dir.write_json("intervals.json", intervals)
     run_dir.write_json("metrics.json", evaluation.metrics)
+    tables = {name: write_subgroups(run_dir, evaluation, parts) for name, parts in (subgroups or {}).items()}
     write_report(run_dir, evaluation.metrics, predictor, [evaluation])
 
     title = f"{split} ({len(evaluation.labels):,} images)"
@@ -55,8 +56,8 @@ def report_evaluation(
         table.add_row(name.partition("/")[2], decimals(value), interval)
     get_console().print(table)
     print_worst_classes(run_dir, split)
-    for name, parts in (subgroups or {}).items():
-        report_subgroups(run_dir, evaluation, name, parts)
+    for name, parts in tables.items():
+        print_subgroups(parts, f"{split} by {name}")
     lines = [f"metrics.json, predictions.csv, per_class.csv and figures are in {run_dir.path}"]
     if evaluation.num_classes == 2:
         lines.insert(0, f"{class_names[1]} is predicted from a probability of {evaluation.threshold:.4f} on")

@@ -1,7 +1,7 @@
 """Metrics of the parts of a split, such as the images of women and of men."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -27,10 +27,10 @@ def part_of(evaluation: Evaluation, rows: torch.Tensor) -> Evaluation:
     return replace(evaluation, names=[evaluation.names[row] for row in places], groups=groups, **tensors)
 
 
-def report_subgroups(run_dir: RunDir, evaluation: Evaluation, by: str, values: Sequence[str]) -> None:
-    """Writes subgroups.csv, the metrics for each value with their 95% intervals, and prints a table of them.
+def write_subgroups(run_dir: RunDir, evaluation: Evaluation, values: Sequence[str]) -> list[dict[str, str | float]]:
+    """Writes subgroups.csv, the metrics for each value with their 95% intervals, and returns its rows.
 
-    The values are those that ``imgclf.data.subgroups.subgroups`` finds for ``by``, one for each image.
+    The values are those that ``imgclf.data.subgroups.subgroups`` finds, one for each image.
     """
     table: list[dict[str, str | float]] = []
     for value in sorted(set(values), key=natural_key):
@@ -41,15 +41,23 @@ def report_subgroups(run_dir: RunDir, evaluation: Evaluation, by: str, values: S
             cells |= {name: part.metrics[f"{part.split}/{name}"], f"{name}_low": low, f"{name}_high": high}
         table.append(cells)
     run_dir.write_csv("subgroups.csv", list(table[0]), table)
+    return table
 
-    metrics = ["accuracy", *(name for name in SHOWN if name in table[0])]
-    numbers = [Column(name, justify="right") for name in ("images", "accuracy (95%)", *metrics[1:])]
-    shown = Table("value", *numbers, title=f"{evaluation.split} by {escape(by)}")
+
+def print_subgroups(table: Sequence[Mapping[str, str | float]], title: str) -> None:
+    """Prints the rows of subgroups.csv: accuracy and, where it is defined, what two classes have."""
+
+    def shown(cells: Mapping[str, str | float], name: str) -> str:
+        return "" if math.isnan(float(cells[name])) else f"{cells[name]:.3f}"
+
+    others = [name for name in SHOWN if name in table[0] and any(shown(cells, name) for cells in table)]
+    numbers = [Column(name, justify="right") for name in ("images", "accuracy (95%)", *others)]
+    printed = Table("value", *numbers, title=escape(title))
     for cells in table[:PRINTED]:
-        accuracy, *others = ("" if math.isnan(float(cells[name])) else f"{cells[name]:.3f}" for name in metrics)
         interval = f"({cells['accuracy_low']:.2f} to {cells['accuracy_high']:.2f})"
+        accuracy = f"{shown(cells, 'accuracy')} {interval}"
         value = escape(str(cells["value"])) or "(none)"
-        shown.add_row(value, f"{cells['images']:,}", f"{accuracy} {interval}", *others)
-    get_console().print(shown)
+        printed.add_row(value, f"{cells['images']:,}", accuracy, *(shown(cells, name) for name in others))
+    get_console().print(printed)
     if len(table) > PRINTED:
         print_line(f"... and {len(table) - PRINTED:,} more values in subgroups.csv")

@@ -143,9 +143,10 @@ def missing_reader(ending: str) -> bool:
     return ending not in SUFFIXES and any(ending in endings for endings in EXTRA_READERS.values())
 
 
-def is_junk(path: Path) -> bool:
+def is_junk(path: str | Path) -> bool:
     """Whether a file or folder is hidden, or one that programs leave without being asked."""
-    return path.name.startswith(".") or path.name.lower() in JUNK
+    name = os.path.basename(path)
+    return name.startswith(".") or name.lower() in JUNK
 
 
 def find_images(images: str | Sequence[str | Path], unread: Counter[str] | None = None) -> list[Path]:
@@ -170,7 +171,7 @@ def find_images(images: str | Sequence[str | Path], unread: Counter[str] | None 
     else:
         typed = set(path.parts)  # what the pattern names itself is meant
         found = [Path(name) for name in glob.glob(str(path), recursive=True)]
-        found = [file for file in found if file.is_file() and not any(is_junk(Path(p)) for p in {*file.parts} - typed)]
+        found = [file for file in found if file.is_file() and not any(is_junk(p) for p in {*file.parts} - typed)]
         # Where links lead in circles, the shortest of a file's paths counts.
         places = {
             (os.path.realpath(file.parent), file.name): file
@@ -193,7 +194,7 @@ def walk_images(folder: Path, unread: Counter[str]) -> Iterator[Path]:
             subfolders.clear()
             continue
         visited.add(place)
-        subfolders[:] = [name for name in subfolders if not is_junk(Path(name))]
+        subfolders[:] = [name for name in subfolders if not is_junk(name)]
         for path in (Path(subfolder, name) for name in names):
             if path.suffix.lower() in SUFFIXES and not is_junk(path):
                 yield path

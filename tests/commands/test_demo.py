@@ -13,6 +13,7 @@ from imgclf.inference.predictor import Predictor
 from imgclf.models.cnn import CNN
 from imgclf.models.mlp import MLP
 from tests.commands.demo_page import SEVEN, data_url, drawn, predictor_of
+from tests.imaging.test_formats import film
 
 pytest.importorskip("gradio", reason="the page needs pip install -e '.[demo]'")
 
@@ -22,12 +23,15 @@ def predictor() -> Predictor:
     return predictor_of(CNN(channels=[4]))
 
 
-@pytest.mark.parametrize("kind", ["drawing", "seven.jpg"])
+@pytest.mark.parametrize("kind", ["drawing", "seven.jpg", "seven.heic"])
 def test_the_answer_is_that_of_predict(kind, predictor, tmp_path):
     source = drawn(SEVEN)
     if kind != "drawing":
         source = str(tmp_path / kind)
-        drawn(SEVEN).convert("CMYK" if kind.endswith("jpg") else "L").save(source)
+        if kind.endswith("heic"):
+            pytest.importorskip("pillow_heif").from_pillow(drawn(SEVEN)).save(source)
+        else:
+            drawn(SEVEN).convert("CMYK").save(source)
     shown = explain_image(predictor, source)
     (expected,) = predictor.predict(source)
     assert shown.answer == f"{expected.class_name}, {expected.probability:.0%}"
@@ -75,6 +79,15 @@ def test_two_classes_show_their_threshold(tmp_path):
     assert re.fullmatch(r"PNEUMONIA, \d+% \(the threshold of PNEUMONIA is 0\.1%\)", shown.answer)
     assert shown.input.shape == shown.evidence.shape == (300, 40, 3)  # as large as it is
     assert max(shown.original.size) == 400
+
+
+def test_a_dicom_film(tmp_path):
+    predictor = predictor_of(CNN((1, 40, 40), 1, channels=[4]), ["NORMAL", "PNEUMONIA"])
+    file = film(tmp_path, torch.randint(0, 4096, (50, 60)).numpy().astype(np.uint16))
+    shown = explain_image(predictor, str(file))
+    (expected,) = predictor.predict(file)
+    assert shown.answer.startswith(f"{expected.class_name}, ")
+    assert shown.original.size == (60, 50)
 
 
 def test_a_network_without_a_place_for_evidence():

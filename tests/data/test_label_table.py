@@ -74,6 +74,16 @@ def test_a_table_is_found_and_its_paths_are_seen_from_its_folder_or_from_root(ro
         data(root, tmp_path, labels="none.csv").prepare_data()
 
 
+def test_links_to_folders_are_followed_once(root, tmp_path):
+    away = root.rename(tmp_path / "away")
+    root.mkdir()
+    (root / "images").symlink_to(away / "images")
+    (away / "images" / "circle").symlink_to(root)
+    table(root, ["file,label", *(f"images/{name},{EXPECTED[i]}" for i, name in enumerate(NAMES))])
+    assert labelled(data(root, tmp_path)) == EXPECTED
+    assert FileIndex([root]).count == 20
+
+
 def test_parts_and_groups(root, tmp_path):
     parts = ["Training"] * 12 + ["valid"] * 4 + ["TEST"] * 4
     rows = [f"{name},{EXPECTED[i]},{parts[i]},p{i // 2}" for i, name in enumerate(NAMES)]

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import pytest
 from sklearn.metrics import accuracy_score, recall_score
@@ -54,6 +55,10 @@ def test_metrics_for_each_value_of_a_column(train, script, table, tiny_data, tmp
         else:
             assert row["auroc"] == ""
     assert sum(int(row["images"]) for row in rows.values()) == len(answers) == 30
+    section = (tmp_path / "out" / "report.html").read_text().partition("Subgroups (test by sex)")[2]
+    for value, row in rows.items():
+        figures = "".join(re.findall(r">([^<>]+)<", section.partition(f'name">{value or "(none)"}<')[2])[:3])
+        assert figures.startswith(f"{row['images']}{float(row['accuracy']):.4f}")
 
     assert script("evaluate.py", ckpt, "by=site [a]", "hydra.run.dir=sites").code == 0  # a column before a pattern
     error = script("evaluate.py", ckpt, "by=age", "hydra.run.dir=bad").error
