@@ -17,6 +17,8 @@ class CNN(Network):
         channels: output channels of each block. The image has to be large enough for that many blocks.
         depth: number of convolutions in each block. The pooling follows the first.
         padding: pixels added on every side of each convolution's input.
+        global_pool: whether the linear layers see the average over the image of each channel, instead of every pixel.
+            They have fewer weights then.
         hidden: units of each linear layer before the last one.
     """
 
@@ -29,6 +31,7 @@ class CNN(Network):
         depth: Size = 1,
         kernel_size: Size = 3,
         padding: Annotated[int, Field(ge=0, le=1000)] = 0,
+        global_pool: bool = False,
         hidden: Widths = (),
         dropout: Rate = 0.5,
         batch_norm: bool = False,
@@ -50,6 +53,9 @@ class CNN(Network):
                     layers.append(nn.BatchNorm2d(out_channels))
                 layers.append(nn.ReLU(inplace=True))
                 in_channels = out_channels
+        if global_pool:
+            layers.append(nn.AdaptiveAvgPool2d(1))
+            height = width = 1
         layers += [nn.Flatten(), Dropout(dropout)]
         features = in_channels * height * width
         for units in hidden:

@@ -123,6 +123,15 @@ def test_a_deeper_cnn_has_more_convolutions_a_block_at_the_same_sizes():
         CNN(channels=[4, 4, 4], depth=2)
 
 
+def test_global_pool_averages_over_the_image():
+    network = CNN((1, 28, 24), channels=[6, 7], depth=2, dropout=0.0, global_pool=True).eval()
+    maps = network.layers[:-4](torch.rand(3, 1, 28, 24))  # without average, flattening, dropout and linear layer
+    assert maps.shape == (3, 7, 2, 1)
+    pooled = network.layers[-4:](maps)
+    torch.testing.assert_close(pooled, network.layers[-1](maps.mean((2, 3))))
+    assert CNN(channels=[6, 7], global_pool=True, hidden=[5]).layers[-3].in_features == 7
+
+
 def test_stochastic_depth_leaves_blocks_out_per_image_in_training_only():
     network = ResNet(widths=[4, 4], depth=2, stochastic_depth=0.5)
     blocks = [module for module in network.modules() if isinstance(module, ResidualBlock)]
@@ -160,7 +169,7 @@ def test_invariant_logits_are_those_of_every_quarter_turn():
     [
         *((CNN, {name: value}) for name, value in (("channels", [8, 0]), ("hidden", 128), ("dropout", 1.0))),
         *((CNN, {name: value}) for name, value in (("depth", 0), ("kernel_size", 2.0), ("padding", -1))),
-        *((CNN, {name: value}) for name, value in (("batch_norm", "no"), ("depth", 10_000))),
+        *((CNN, {name: value}) for name, value in (("batch_norm", "no"), ("global_pool", 2), ("depth", 10_000))),
         *((MLP, {"hidden": value}) for value in ("128", [128.0], [-1])),
         *((ResNet, {name: value}) for name, value in (("widths", []), ("stem_stride", 0), ("stochastic_depth", 1.0))),
         *((P4CNN, {name: value}) for name, value in (("channels", []), ("invariant", 2), ("dropout", float("nan")))),
