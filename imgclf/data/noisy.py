@@ -16,6 +16,8 @@ from imgclf.data.datasets import ImageDataset
 from imgclf.data.digits import Digits
 from imgclf.data.torchvision_data import TorchvisionImages
 from imgclf.transforms.backgrounds import Backgrounds, photographs
+from imgclf.transforms.compose import Compose
+from imgclf.transforms.spatial import RandomAffine
 from imgclf.transforms.variations import VARIATIONS, Variation
 
 DARK_INK = ("back-white", "back-lined", "back-squared")  # endings of the variations that are dark on light
@@ -36,6 +38,8 @@ class NoisyImages(ImageDataModule):
         protocol: "full" (the base's own train and test parts), or "larochelle": 10,000 training, 2,000 validation
             and 50,000 test images, disjoint and fixed; all but the official test images come from the training part.
         backgrounds: a folder of photographs for back-image; scikit-image's by default.
+        vary_backgrounds: with ``fresh``, photographs behind training digits also appear at half their size, flipped,
+            turned, inverted, and in other contrast.
         data_dir: the folder that holds the base's files.
         options: arguments of ImageDataModule.
 
@@ -52,6 +56,7 @@ class NoisyImages(ImageDataModule):
         protocol: Literal["full", "larochelle"] = "full",
         fresh: bool = True,
         backgrounds: str | None = None,
+        vary_backgrounds: bool = False,
         data_dir: str | Path = "data",
         **options: Any,
     ) -> None:
@@ -65,10 +70,18 @@ class NoisyImages(ImageDataModule):
         else:
             self.base = TorchvisionImages("MNIST" if base == "mnist" else "FashionMNIST", data_dir, **options)
         self.variation, self.protocol, self.fresh, self.backgrounds = variation, protocol, fresh, backgrounds
-        needs_photographs = variation.endswith("back-image")
+        is_on_photographs = variation.endswith("back-image")
         self._train_variation, self._eval_variation = (
-            Variation(variation, Backgrounds(photographs(part, backgrounds)) if needs_photographs else None)
+            Variation(variation, Backgrounds(photographs(part, backgrounds)) if is_on_photographs else None)
             for part in ("train", "eval")  # they take their backgrounds from different photographs
+        )
+        # The random turn of fresh training digits shares one interpolation with their augmentation: training digits
+        # would otherwise be more blurred than those of evaluation, which are interpolated once.
+        turn = [RandomAffine(degrees=180)] if self._train_variation.rotates else []
+        self._digit_augmentation = Compose([*turn, *self.augmentation.transforms])
+        self._fresh_background = Variation(
+            variation.removeprefix("rot").removeprefix("-") or "basic",
+            Backgrounds(photographs("train", backgrounds), vary=vary_backgrounds) if is_on_photographs else None,
         )
 
     @property
@@ -97,10 +110,10 @@ class NoisyImages(ImageDataModule):
         return ImageDataset(torch.cat(varied), dataset.targets)
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        # The digit is augmented before it gets its background, so that no border of the background shows. Noise that is
-        # drawn once is in the images already.
-        images = super().augment(images, generator)
-        return self._train_variation(images, generator) if self.fresh else images
+        if not self.fresh:  # the noise is in the images already
+            return super().augment(images, generator)
+        # The digit is augmented before it gets its background, so that no border of the background shows.
+        return self._fresh_background(self._digit_augmentation(images, generator), generator)
 
     def train_dataset(self) -> ImageDataset:
         return self.dataset("train") if self.fresh else self.eval_dataset("train")

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from imgclf.imaging.image_files import SUFFIXES, open_image
+from imgclf.transforms.draws import per_image, uniform
+from imgclf.transforms.intensity import ColorJitter
 
 # Photographs and micrographs that scikit-image's wheel contains (its data folder lists their licences).
 BUNDLED = (
@@ -16,6 +19,7 @@ BUNDLED = (
 )  # fmt: skip
 LONGEST_SIDE = 512  # pixels; larger photographs are reduced, so that memory and the size of structures are alike
 SMALLEST_SIDE = 28  # pixels
+JITTER = ColorJitter(brightness=0.2, contrast=1.0)
 LEAST_DEVIATION = 12.0  # grey levels; a patch with a lower standard deviation is too plain
 
 
@@ -27,6 +31,8 @@ class Backgrounds:
     Args:
         photographs: grey images, uint8 arrays (H, W), each at least ``size`` pixels wide and high.
         size: side of a patch, in pixels.
+        vary: photographs appear at half their size too, and a patch is flipped, turned by quarter turns, inverted, and
+            changed in contrast and brightness at random. A few photographs then serve as many.
 
     Raises:
         ValueError: no photograph has a patch that varies enough.
@@ -35,7 +41,9 @@ class Backgrounds:
         >>> patches = Backgrounds(photographs("train")).sample(10, torch.Generator().manual_seed(0))
     """
 
-    def __init__(self, photographs: list[np.ndarray], size: int = SMALLEST_SIDE) -> None:
+    def __init__(self, photographs: list[np.ndarray], size: int = SMALLEST_SIDE, vary: bool = False) -> None:
+        if vary:
+            photographs = photographs + [half for half in map(_halve, photographs) if min(half.shape) >= size]
         width = max(photo.shape[1] for photo in photographs)
         # The photographs stand below each other in one strip, so that a patch is a first pixel plus fixed offsets.
         strip = np.concatenate([np.pad(photo, ((0, 0), (0, width - photo.shape[1]))) for photo in photographs])
@@ -48,7 +56,7 @@ class Backgrounds:
         if not places:
             raise ValueError(f"no photograph has a {size}x{size} patch with enough contrast for a background")
         offset = torch.arange(size)
-        self.size = size
+        self.size, self.vary = size, vary
         self._pixels = torch.from_numpy(strip)
         self._offsets = (offset[:, None] * width + offset).reshape(-1)
         self._places = torch.from_numpy(np.concatenate(places)).int()  # first pixels, photograph after photograph
@@ -64,7 +72,8 @@ class Backgrounds:
         photo = (which_photo * len(self._counts)).long()
         patch = self._starts[photo] + (which_patch * self._counts[photo]).long()
         index = self._places[patch].long()[:, None] + self._offsets
-        return self._pixels.take(index).view(count, 1, self.size, self.size)
+        patches = self._pixels.take(index).view(count, 1, self.size, self.size)
+        return _vary(patches, generator) if self.vary else patches
 
 
 def photographs(split: str, backgrounds: str | None = None) -> list[np.ndarray]:
@@ -101,6 +110,20 @@ def _read(file: Path) -> np.ndarray:
     if min(grey.size) < SMALLEST_SIDE:
         raise ValueError(f"{file}: {grey.width}x{grey.height} pixels; a background needs at least 28x28")
     return np.array(grey)
+
+
+def _halve(photo: np.ndarray) -> np.ndarray:
+    return np.array(Image.fromarray(photo).reduce(2))
+
+
+def _vary(patches: Tensor, generator: torch.Generator) -> Tensor:
+    """Flips, turns and inverts each patch with probability 1/2 each, and changes its contrast and brightness."""
+    mirrored, upturned, transposed, inverted = (per_image(x < 0.5) for x in uniform(4, patches, generator))
+    patches = torch.where(mirrored, patches.flip(-1), patches)
+    patches = torch.where(upturned, patches.flip(-2), patches)
+    patches = torch.where(transposed, patches.mT, patches)
+    patches = torch.where(inverted, 255 - patches, patches)
+    return JITTER(patches.float().div_(255), generator).mul_(255).round_().to(torch.uint8)
 
 
 def _deviation(photo: np.ndarray, size: int) -> np.ndarray:

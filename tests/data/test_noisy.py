@@ -3,7 +3,25 @@ import torch
 
 from imgclf.core import rng
 from imgclf.data.noisy import NoisyImages
+from imgclf.transforms.compose import Compose
+from imgclf.transforms.spatial import ElasticDeformation, RandomAffine
 from imgclf.transforms.variations import VARIATIONS
+
+# Mean and deviation of the test images of base=digits: published figures stay comparable only while these stay.
+EVALUATION_SETS = {
+    "basic": (40.545, 76.028),
+    "rot": (40.531, 73.979),
+    "back-rand": (147.771, 76.212),
+    "back-image": (147.878, 58.384),
+    "back-white": (182.216, 48.849),
+    "back-lined": (178.644, 49.435),
+    "back-squared": (173.790, 49.410),
+    "rot-back-rand": (147.726, 75.475),
+    "rot-back-image": (149.233, 57.457),
+    "rot-back-white": (180.798, 47.886),
+    "rot-back-lined": (177.527, 47.796),
+    "rot-back-squared": (172.755, 48.432),
+}
 
 
 def noisy(**options) -> NoisyImages:
@@ -15,6 +33,8 @@ def test_evaluation_images_are_the_same_for_every_run(variation):
     images = noisy(variation=variation, seed=1, eval_batch_size=7, batch_size=3).eval_dataset("test")
     again = noisy(variation=variation, seed=2, eval_batch_size=360, batch_size=99).eval_dataset("test")
     assert images.images.dtype == torch.uint8
+    values = images.images.double()
+    assert (float(values.mean()), float(values.std())) == pytest.approx(EVALUATION_SETS[variation], abs=2e-3)
     assert torch.equal(images[:][0], again[:][0])
     assert torch.equal(images.targets, noisy().dataset("test").targets)
     unchanged = torch.equal(images[:][0], noisy().dataset("test")[:][0])
@@ -48,6 +68,32 @@ def test_fresh_noise_changes_and_fixed_noise_does_not():
     assert not torch.equal(
         fresh.augment(batch, rng.generator("test", 0)), fresh.augment(batch, rng.generator("test", 1))
     )
+
+
+def test_training_digits_are_as_sharp_as_those_of_evaluation():
+    def sharpness(images):
+        return float(images.float().diff(dim=-1).abs().mean() / images.float().mean())
+
+    augmentation = Compose([RandomAffine(degrees=10, translate=0.05), ElasticDeformation(magnitude=0.01)])
+    data = noisy(variation="rot", augmentation=augmentation)
+    images, _ = data.dataset("train")[:]
+    augmented = data.augment(images.float() / 255, rng.generator("test", 0))
+    assert sharpness(augmented) == pytest.approx(sharpness(data.eval_dataset("train")[:][0]), rel=0.03)
+
+
+def test_photographs_behind_fresh_training_digits_are_varied_where_asked():
+    dark = torch.zeros(200, 1, 28, 28)
+    plain, varied = (
+        noisy(variation="back-image", vary_backgrounds=on).augment(dark, rng.generator("test", 0)).mul(255).round()
+        for on in (False, True)
+    )
+    assert not torch.equal(plain, varied)
+    assert varied.min() >= 0
+    assert varied.max() <= 255
+    fixed = [
+        noisy(variation="back-image", fresh=False, vary_backgrounds=on).train_dataset()[:50][0] for on in (False, True)
+    ]
+    assert torch.equal(*fixed)
 
 
 def test_larochelle_protocol_is_disjoint_fixed_and_keeps_the_official_test_set_for_testing(monkeypatch):

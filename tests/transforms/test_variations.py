@@ -122,6 +122,18 @@ def test_back_image_pastes_varied_patches_of_the_photographs():
     assert len({patch.tobytes() for patch in patches}) > 150
 
 
+def test_varied_patches_are_flipped_turned_inverted_and_halved():
+    ramp = np.tile(np.linspace(0, 200, 28).round().astype(np.uint8), (28, 1))
+    patches = Backgrounds([ramp], vary=True).sample(400, rng.generator("test", 0)).double()[:, 0]
+    across = (patches[:, :, -1] - patches[:, :, 0]).mean(1)  # positive: brighter to the right
+    down = (patches[:, -1] - patches[:, 0]).mean(1)
+    for change in (across > 10, across < -10, down > 10, down < -10):
+        assert 70 < int(change.sum()) < 130  # a quarter each
+    photo = np.random.default_rng(0).integers(0, 256, (56, 56), dtype=np.uint8)
+    deviations = Backgrounds([photo], vary=True).sample(400, rng.generator("test", 0)).double().std((1, 2, 3))
+    assert 150 < int((deviations < 55).sum()) < 250  # the mean of four pixels varies half as much
+
+
 def test_plain_photographs_are_refused():
     with pytest.raises(ValueError, match="contrast"):
         Backgrounds([np.full((100, 100), 7, np.uint8)])
