@@ -24,7 +24,7 @@ from imgclf.help import CONF, help_text, unknown_choice, unknown_option
 from imgclf.runs.command_line import null_groups, quote_text, read_dictionaries, repeated, resumed_words
 from imgclf.runs.resume import MAY_CHANGE, flat
 from imgclf.runs.run_dir import JOB
-from imgclf.training.distributed import Quiet, Terminated, end_with_parent, report, started_by_us, terminate
+from imgclf.training.distributed import SilentExit, Terminated, end_with_parent, report, started_by_us, terminate
 
 # With the time, the process number keeps the default folders of runs apart. A sweep's jobs, wherever they run, keep the
 # number of the process that swept.
@@ -124,7 +124,7 @@ def run(main: Callable[[], object]) -> None:
     except Exception as error:
         if tracebacks:
             raise
-        if isinstance(error, Quiet):
+        if isinstance(error, SilentExit):
             sys.exit(error.code)
         sys.exit(report(f"error: {one_line(error)}"))
     finally:

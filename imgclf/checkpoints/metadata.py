@@ -4,12 +4,14 @@ import contextlib
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from hydra.utils import instantiate
 from pydantic_core import to_jsonable_python
 
 import imgclf.data
@@ -112,6 +114,13 @@ def network_classes() -> tuple[str, ...]:
 def datamodule_classes() -> tuple[str, ...]:
     """The only classes that a checkpoint may name as its data: every ImageDataModule defined in imgclf.data."""
     return tuple(sorted(_subclasses(imgclf.data, ImageDataModule)))
+
+
+def build_data(config: Mapping[str, Any]) -> ImageDataModule:
+    """Builds and prepares a data module from its configuration in plain types; only those of imgclf are allowed."""
+    data = instantiate(dict(config), _convert_="all", _execution_whitelist_=datamodule_classes())
+    data.prepare_data()
+    return data
 
 
 def _subclasses(package: ModuleType, base: type) -> dict[str, type]:

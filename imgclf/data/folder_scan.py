@@ -137,7 +137,7 @@ def check_classes(found: Scan, root: Path) -> None:
         own = class_names_of(found.parts[part])
         if len(own) == 1 and own[0] not in classes:  # such as test/unknown/
             found.notes.append(
-                f"passed over {part}/{own[0]}/: it is none of the classes of {first_part}; images= predicts it"
+                f"passed over {part}/{own[0]}/: it is none of the classes of {first_part}; images=PATH predicts it"
             )
             del found.parts[part]
             continue
@@ -181,8 +181,8 @@ def _files_by_class(part_folder: Path, unread: Counter[str], notes: list[str], i
     names = {folder.name for folder in folders}
     loose = sum(path.is_file() and path.suffix.lower() in SUFFIXES for path in part_folder.iterdir())
     if loose and not folders and not is_first:
-        hint = "its images have no classes; predict them with evaluate.py images="
-        notes.append(f"passed over {printable(part_folder.name)}/: {hint}{printable(part_folder)}")
+        name, path = printable(part_folder.name), printable(part_folder)
+        notes.append(f"passed over {name}/: its images have no classes; images={path} predicts them")
         return []
     if loose and folders:
         notes.append(f"passed over {loose} images that lie beside the class folders of {printable(part_folder)}")

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from imgclf.checkpoints.metadata import datamodule_classes
+from imgclf.checkpoints.metadata import build_data
 from imgclf.core.names import SPLITS
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.datasets import ImageDataset
@@ -50,7 +49,6 @@ def find_run_images(sources: Sequence[str], files: Sequence[str]) -> RunImages:
     for source in sources:
         try:
             data, split = _data_of(Path(source).expanduser())
-            data.prepare_data()
             place = {name: row for row, name in enumerate(data.image_names(split))}
             rows = [place[file] for file in files]
             groups = data.groups(split)
@@ -65,6 +63,5 @@ def _data_of(source: Path) -> tuple[ImageDataModule, str]:
     config = OmegaConf.to_container(OmegaConf.load((source if source.is_dir() else source.parent) / "config.yaml"))
     if not isinstance(config, dict) or config.get("images") or not config.get("data", {}).get("_target_"):
         raise KeyError(f"{os.fspath(source)} does not tell its data")
-    options = {name: value for name, value in config["data"].items() if name != "class_map"}
-    data = instantiate(options, _convert_="all", _execution_whitelist_=datamodule_classes())
+    data = build_data({name: value for name, value in config["data"].items() if name != "class_map"})
     return data, config.get("split") or next(split for split in reversed(SPLITS) if split in data.splits)

@@ -24,7 +24,6 @@ from imgclf.figures.style import (
 )
 
 MAX_MISTAKES = 30
-CALIBRATION_BINS = 15
 MAX_TICKS = 40  # class names on an axis
 MAX_CLASSES_WITH_NUMBERS = 20  # a confusion matrix of more classes shows colours only
 

@@ -1,6 +1,6 @@
 """What networks share: their base, and a fast dropout."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -69,11 +69,20 @@ class Network(Rebuildable, nn.Module):
                 module.requires_grad_(True).train()
 
 
-def check_shape(network: nn.Module, image_shape: Sequence[int]) -> None:
-    """Raises whatever the network does on images of a shape it cannot take; the meta device computes shapes only."""
-    state = {key: value.to("meta") for key, value in network.state_dict().items()}
-    functional_call(network.eval(), state, torch.empty(1, *image_shape, device="meta"))
-    network.train()
+def build_for_shape(build: Callable[[], nn.Module], name: str, image_shape: Sequence[int]) -> nn.Module:
+    """Builds a network of a zoo and tries it on the meta device, which computes shapes only.
+
+    Raises:
+        ValueError: the network of this name does not take images of this shape.
+    """
+    try:
+        network = build()
+        state = {key: value.to("meta") for key, value in network.state_dict().items()}
+        functional_call(network.eval(), state, torch.empty(1, *image_shape, device="meta"))
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"name={name}: it does not take images of {tuple(image_shape)} ({reason})") from error
+    return network.train()
 
 
 def fit_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> Statistics:

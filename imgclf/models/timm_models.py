@@ -1,6 +1,7 @@
 """Every image classifier of timm, for images of any number of channels."""
 
 import difflib
+import functools
 import urllib.request
 from collections.abc import Sequence
 from types import ModuleType
@@ -9,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from imgclf.core.validation import Positive, checked
-from imgclf.models.network import Network, check_shape, fit_statistics
+from imgclf.models.network import Network, build_for_shape, fit_statistics
 
 
 class TimmNetwork(Network):
@@ -52,12 +53,8 @@ class TimmNetwork(Network):
         if weights is not None:
             config, options["pretrained_cfg_overlay"] = _pretrained(name, weights)
             self.statistics = fit_statistics(config.mean, config.std, channels)
-        try:
-            self.network = timm.create_model(name, pretrained=weights is not None, **options)
-            check_shape(self.network, image_shape)
-        except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"name={name}: it does not take images of {tuple(image_shape)} ({reason})") from error
+        create = functools.partial(timm.create_model, name, pretrained=weights is not None, **options)
+        self.network: Any = build_for_shape(create, name, image_shape)
         self.reset_head()
 
     def forward(self, images: Tensor) -> Tensor:

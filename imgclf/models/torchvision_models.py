@@ -1,5 +1,6 @@
 """Every image classifier of torchvision, for images of any number of channels."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from imgclf.core.validation import Count, Positive, checked
-from imgclf.models.network import Network, Statistics, check_shape, fit_statistics
+from imgclf.models.network import Network, Statistics, build_for_shape, fit_statistics
 
 
 class TorchvisionNetwork(Network):
@@ -45,12 +46,8 @@ class TorchvisionNetwork(Network):
         known = models.list_models(module=models)
         if name not in known:
             raise ValueError(f"name={name}: choose one of {', '.join(known)}")
-        try:
-            self.network = _build(name, image_shape, num_classes)
-            check_shape(self.network, image_shape)
-        except (RuntimeError, ValueError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"name={name}: it does not take images of {tuple(image_shape)} ({reason})") from error
+        build = functools.partial(_build, name, image_shape, num_classes)
+        self.network = build_for_shape(build, name, image_shape)
         self.freeze_body(freeze_epochs)
         self.published_statistics = _statistics(name, "DEFAULT")
         if weights is not None:

@@ -14,7 +14,7 @@ Check = Callable[[dict[str, Any]], Any]
 
 
 @contextlib.contextmanager
-def compared(
+def checked_and_compared(
     config: DictConfig, check: Check, *, planned: Sequence[Sequence[str]] = (), failures_allowed: bool = False
 ) -> Iterator[None]:
     """Surrounds the jobs of a sweep: checks the options first, and compares the jobs at the end, however it comes.

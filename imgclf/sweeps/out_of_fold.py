@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from rich import get_console
 from rich.table import Column, Table
 from torch import Tensor
 
-from imgclf.checkpoints.metadata import datamodule_classes
+from imgclf.checkpoints.metadata import build_data
 from imgclf.core.device import choose_device
 from imgclf.core.files import write_csv, write_json
 from imgclf.core.metrics import classification_metrics, many_class_metrics
@@ -97,9 +96,7 @@ def predict_out_of_fold(
     rows, names, labels, losses, probabilities, predictions = [], [], [], [], [], []
     for fold, config in enumerate(configs):
         predictor = ensemble([load(path, device) for path in members[fold]])
-        options = {**config, "seed": 0}  # which images a fold has does not depend on the seed
-        data = instantiate(options, _convert_="all", _execution_whitelist_=datamodule_classes())
-        data.prepare_data()
+        data = build_data({**config, "seed": 0})  # which images a fold has does not depend on the seed
         evaluation = evaluate(predictor, data, "val")
         rows.append(data.dataset("val").rows)
         names += evaluation.names

@@ -6,10 +6,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from imgclf.checkpoints.metadata import datamodule_classes
+from imgclf.checkpoints.metadata import build_data
 from imgclf.core.device import choose_device
 from imgclf.core.files import write_csv
 from imgclf.core.text import print_line
@@ -51,8 +50,7 @@ def evaluate_robustness(folder: Path, jobs: Sequence[Job], option: str, accelera
         options = {**options, "seed": 0}  # test images do not depend on the seed
         key = str(options)
         if key not in test_sets:
-            test_sets[key] = instantiate(options, _convert_="all", _execution_whitelist_=datamodule_classes())
-            test_sets[key].prepare_data()
+            test_sets[key] = build_data(options)
         return evaluate(predictor, test_sets[key], "test")
 
     accuracies: dict[str, list[dict[str, float]]] = {}

@@ -18,7 +18,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from imgclf.core.names import better
-from imgclf.sweeps.comparison import Check, compared
+from imgclf.sweeps.comparison import Check, checked_and_compared
 from imgclf.sweeps.jobs import read_jobs
 
 if TYPE_CHECKING:  # lazy: an extra, and slow to import
@@ -52,7 +52,7 @@ class Grid(BasicSweeper):
                     "sweep=random and sweep=bayesian"
                 )
         (jobs,) = self.split_arguments(overrides, max_batch_size=None)
-        with compared(self.config, self.check, planned=[filter_overrides(job) for job in jobs]):
+        with checked_and_compared(self.config, self.check, planned=[filter_overrides(job) for job in jobs]):
             return super().sweep(arguments)
 
 
@@ -86,7 +86,7 @@ class Search(Sweeper):
         from imgclf.core import rng  # lazy: torch
 
         overrides = self._overrides(arguments)
-        with compared(self.config, self.check, failures_allowed=True):
+        with checked_and_compared(self.config, self.check, failures_allowed=True):
             study = self._open_study(overrides)
             finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
             missing = max(0, self.options["n_trials"] - len(finished))
@@ -151,7 +151,7 @@ class Search(Sweeper):
 
 
 def register(check: Check) -> None:
-    """Makes the sweepers known to Hydra; ``compared`` tells what ``check`` is given before the first job."""
+    """Makes the sweepers known to Hydra; they call ``check`` as ``checked_and_compared`` describes it."""
     for sweeper in (Grid, Search):
         sweeper.check = staticmethod(check)
         Plugins.instance().register(sweeper)

@@ -32,7 +32,7 @@ CLOSING = 20  # seconds that processes get to end by themselves before they are 
 BROKEN = re.compile(r"gloo|nccl|c10d|ProcessGroup|TCPStore|connection (was )?(closed|reset)|broken pipe", re.IGNORECASE)
 
 
-class Quiet(Exception):
+class SilentExit(Exception):
     """Ends this process without a message, with exit code ``code``: another process speaks for all."""
 
     def __init__(self, code: int) -> None:
@@ -123,7 +123,7 @@ class Processes:
             with contextlib.suppress(OSError):
                 os.rmdir(self._folder)
             time.sleep(CLOSING)  # the first process needs time to say it: torchrun ends all once one has ended
-            raise Quiet(1) from error
+            raise SilentExit(1) from error
         if self.rank:
             nowhere = self._silence.enter_context(open(os.devnull, "w"))
             self._silence.enter_context(contextlib.redirect_stdout(nowhere))
@@ -165,7 +165,7 @@ class Processes:
     def _fail(self, error: BaseException) -> None:
         """Raises another error in place of this one, if another process tells the user; else returns."""
         if isinstance(error, KeyboardInterrupt) and (self.rank or started_by_us()):
-            raise Quiet(130) from error
+            raise SilentExit(130) from error
         if not isinstance(error, Exception):
             return
         import torch  # lazy: seconds
@@ -174,14 +174,14 @@ class Processes:
         lost_another = said or isinstance(error, torch.distributed.DistError)
         if started_by_us():  # ``launch`` knows which process failed first
             if lost_another:
-                raise Quiet(LOST) from error
+                raise SilentExit(LOST) from error
             return
         try:
             first_to_fail = self._store.add("failed", 1) == 1
         except RuntimeError:  # the process that keeps the count has ended itself
             first_to_fail = True
         if not first_to_fail:
-            raise Quiet(1) from error
+            raise SilentExit(1) from error
         if lost_another:
             from imgclf.runs.resume import hint_if_saved  # lazy: of no use to other commands
 

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from imgclf.core.files import read_csv
-from imgclf.sweeps.comparison import compared
+from imgclf.sweeps.comparison import checked_and_compared
 from tests.conftest import PROJECT
 
 
@@ -18,7 +18,7 @@ def run_sweep(tmp_path):
         config = OmegaConf.create(
             {"hydra": {"sweep": {"dir": str(tmp_path)}}, "objective": "val/accuracy", "resume": True}
         )
-        with compared(config, check, **options):
+        with checked_and_compared(config, check, **options):
             for number, content in enumerate(jobs, len(list(tmp_path.glob("*/job.json")))):
                 folder = tmp_path / str(number)
                 folder.mkdir()
