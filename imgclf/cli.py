@@ -86,13 +86,13 @@ def _job(main: Callable[[Any], Any], cfg: Any) -> Any:
 
 
 def _lasting(overrides: Sequence[str]) -> list[str]:
-    """The overrides that make a job what it is, in an order of their own."""
+    """The overrides of a job that must stay the same when it is continued, sorted."""
     return sorted(word for word in overrides if not f"{word.partition('=')[0]}.".startswith(MAY_CHANGE))
 
 
 @contextlib.contextmanager
 def naming_options(cfg: Any) -> Iterator[None]:
-    """Exceptions raised within know the composed options, so that ``one_line`` can call arguments by these names."""
+    """Gives the composed options to exceptions raised within; ``one_line`` then names arguments as options."""
     try:
         yield
     except Exception as error:

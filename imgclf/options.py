@@ -187,10 +187,10 @@ def check_evaluation(cfg: DictConfig) -> list[str]:
 
 
 def _adapt_data(cfg: DictConfig, preprocessing: Mapping[str, Any]) -> None:
-    """Has image files that evaluate.py was given be read as those that the checkpoint was trained on.
+    """Changes the options of other data: their files are read as those that the checkpoint was trained on.
 
-    Of a folder that no checkpoint was trained on, and that has no test part, all images are test images. Options that
-    were typed stay. ``preprocessing`` is what the checkpoint says.
+    If no checkpoint was trained on a folder, and it has no test part, all of its images are test images. Options that
+    were typed stay as they are. ``preprocessing`` is the checkpoint's.
     """
     from imgclf.evaluation.leakage import is_other_folder  # lazy: it imports torch
 
