@@ -122,10 +122,7 @@ class Predictor:
         return torch.cat([self._answer(chunk).cpu() for chunk in images.split(self.batch_size)])
 
     def features(self, images: Tensor) -> Tensor:
-        """Computes what the network's head sees, float32 (N, features) on the CPU; ``images`` are those of ``logits``.
-
-        Of an ensemble, these are the features of its first network.
-        """
+        """Computes what the head of the (first) network sees, float32 (N, features) on the CPU, from such images."""
         seen: list[Tensor] = []
         with self.classifier.network.get_head()[0].register_forward_pre_hook(
             lambda _, inputs: seen.append(inputs[0].detach().flatten(1).float().cpu())
@@ -238,12 +235,8 @@ class Predictor:
         images = to_sources(images, self.image_shape, self.bits)
         if isinstance(images, Tensor):
             return images, [None] * len(images)
-        read_one = functools.partial(self._read, images_as)
-        if len(images) > 1:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                read = list(pool.map(read_one, images))
-        else:
-            read = list(map(read_one, images))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            read = list(pool.map(functools.partial(self._read, images_as), images))
         inputs = [torch.empty(0, *self.image_shape, dtype=torch.uint8), *(pixels[None] for pixels, _ in read)]
         return torch.cat(inputs), [fault for _, fault in read]
 
