@@ -26,12 +26,12 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from imgclf.core.device import choose_device, shorten_steps
-    from imgclf.data.subgroups import subgroups
     from imgclf.evaluation.corruptions import corrupted_accuracies, report_corruptions
     from imgclf.evaluation.evaluate import evaluate
     from imgclf.evaluation.leakage import check_unseen, warn_of_changed_data
     from imgclf.evaluation.predict_files import predict_files
     from imgclf.evaluation.report import report_evaluation
+    from imgclf.evaluation.subgroups import find_subgroups
     from imgclf.inference.ensemble import ensemble
     from imgclf.inference.load import load
     from imgclf.runs.run_dir import RunDir
@@ -55,7 +55,7 @@ def main(cfg: DictConfig) -> float | None:
         for note in data.notes:
             logging.getLogger("imgclf").warning(note)
         warn_of_changed_data(paths if same_images else [], data)
-        parts = {cfg.by: subgroups(data, cfg.split, cfg.by)} if cfg.by else {}
+        parts = {cfg.by: find_subgroups(data, cfg.split, cfg.by)} if cfg.by else {}
         corruption = None if cfg.corruption == "all" else cfg.corruption
         evaluation = evaluate(predictor, data, cfg.split, class_map, corruption, cfg.severity)
         run_dir.write_config(options.plain(cfg), str(device))

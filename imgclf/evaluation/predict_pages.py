@@ -9,7 +9,7 @@ from PIL import Image
 from imgclf.core.text import print_line, printable, some_names
 from imgclf.evaluation.predictions import write_predictions
 from imgclf.evaluation.report import write_figures
-from imgclf.figures.pages import plot_page
+from imgclf.figures.classification import plot_page
 from imgclf.imaging.handwriting import NO_INK
 from imgclf.imaging.image_files import find_images, open_image
 from imgclf.imaging.pages import PAGE_SIZE, find_digits

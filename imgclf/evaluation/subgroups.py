@@ -1,6 +1,7 @@
 """Metrics of the parts of a split, such as the images of women and of men."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -9,14 +10,52 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from imgclf.core.text import print_line, printable
+from imgclf.core.text import below_common_folder, print_line, printable
+from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.folder_scan import natural_key
+from imgclf.data.image_folder import ImageFolder
+from imgclf.data.label_table import read_cells
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.intervals import bootstrap_intervals
 from imgclf.runs.run_dir import RunDir
 
 PRINTED = 30  # values in the terminal
 SHOWN = ("sensitivity", "specificity", "auroc")  # in the terminal beside accuracy, where they are defined
+
+
+def find_subgroups(data: ImageDataModule, split: str, by: str) -> list[str]:
+    """Finds what divides the images of a split into parts: the value of ``by`` for each; "" where there is none.
+
+    Args:
+        data: image files, of a folder or a table.
+        split: "train", "val" or "test".
+        by: the name of a column of the table; else a regular expression, which is searched for in the images' paths
+            below the folder that they have in common. Its first group counts, or all of the match.
+
+    Raises:
+        ValueError: there is no such column, and the expression finds nothing.
+
+    Example:
+        >>> find_subgroups(ImageFolder("chest_xray"), "test", "bacteria|virus")[-2:]
+        ['bacteria', 'virus']
+    """
+    if not isinstance(data, ImageFolder):
+        raise ValueError(f"by={by}: it is for image files; these images have neither a table nor paths")
+    names, known = data.image_names(split), ""
+    if data.labels is not None:
+        header, rows = read_cells(data.table)
+        if by in header:
+            row_of = {str(file.path): file.row for files in data.parts.values() for file in files}
+            return [rows[row_of[name]][header.index(by)].strip() for name in names]
+        known = f"{printable(data.table)} has no such column (it has {', '.join(header)}), and "
+    try:
+        pattern = re.compile(by)
+    except re.error as error:
+        raise ValueError(f"by={by}: {known}it is no regular expression ({error})") from error
+    matches = [pattern.search(path) for path in below_common_folder(names)]
+    if not any(matches):
+        raise ValueError(f"by={by}: {known}it is found in no path of an image, such as {printable(names[0])}")
+    return ["" if match is None else match[1 if pattern.groups else 0] or "" for match in matches]
 
 
 def part_of(evaluation: Evaluation, rows: torch.Tensor) -> Evaluation:
@@ -30,7 +69,7 @@ def part_of(evaluation: Evaluation, rows: torch.Tensor) -> Evaluation:
 def write_subgroups(run_dir: RunDir, evaluation: Evaluation, values: Sequence[str]) -> list[dict[str, str | float]]:
     """Writes subgroups.csv, the metrics for each value with their 95% intervals, and returns its rows.
 
-    The values are those that ``imgclf.data.subgroups.subgroups`` finds, one for each image.
+    The values are those that ``find_subgroups`` finds, one for each image.
     """
     table: list[dict[str, str | float]] = []
     for value in sorted(set(values), key=natural_key):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
@@ -161,3 +162,18 @@ def overlay_heat_map(images: Tensor, heat: Tensor) -> Tensor:
     colours = torch.from_numpy(colormaps["jet"](heat.numpy())[..., :3]).permute(0, 3, 1, 2).float()
     alpha = 0.6 * heat[:, None]
     return images.float().div(255).expand(-1, 3, -1, -1) * (1 - alpha) + colours * alpha
+
+
+def plot_page(page: np.ndarray, boxes: Sequence[tuple[int, ...]], answers: Sequence[str], title: str) -> Figure:
+    """Shows a page, uint8 (H, W, 3), and each box (left, top, right, bottom) with its answer above it."""
+    height, width = page.shape[:2]
+    scale = 8 / max(height, width)
+    figure = Figure(figsize=(max(3, width * scale), max(3, height * scale + 0.4)), layout="constrained")
+    ax = figure.subplots()
+    ax.imshow(page)
+    ax.set_axis_off()
+    for (left, top, right, bottom), answer in zip(boxes, answers, strict=True):
+        ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=RED, linewidth=1.2))
+        ax.text(left, top, answer, color=RED, va="bottom", fontsize=10)
+    ax.set_title(shorten(title, 60), parse_math=False)
+    return figure

@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, recall_score
 
 from imgclf.data.digits import Digits
 from imgclf.data.image_folder import ImageFolder
-from imgclf.data.subgroups import subgroups
+from imgclf.evaluation.subgroups import find_subgroups
 
 QUICK = ("data.image_size=20", "model=mlp", "model.hidden=[8]", "trainer.max_epochs=2")
 
@@ -83,9 +83,9 @@ def test_a_pattern_in_paths_divides_too(train, script, tiny_data, tmp_path):
 
 def test_bad_input(tiny_data, tmp_path):
     with pytest.raises(ValueError, match="by=sex: it is for image files"):
-        subgroups(Digits(), "test", "sex")
+        find_subgroups(Digits(), "test", "sex")
     data = ImageFolder("chest_xray", image_size=20, channels=1, data_dir=tiny_data, cache_dir=tmp_path)
     with pytest.raises(ValueError, match=r"by=\(: it is no regular expression"):
-        subgroups(data, "test", "(")
+        find_subgroups(data, "test", "(")
     with pytest.raises(ValueError, match="by=chest_xray: it is found in no path"):  # nor in what all paths share
-        subgroups(data, "test", "chest_xray")
+        find_subgroups(data, "test", "chest_xray")
