@@ -18,12 +18,14 @@ class Metric:
             classes and is given ``num_classes``; a function "binary_..." serves two classes only.
         options: further arguments of the function.
         takes_scores: whether it takes the positive class's probabilities instead of the predicted classes.
+        takes_confidence: whether it takes the probability of each predicted class, and whether that class is right.
         needs: the classes, of two, that have to be among the labels; where one is missing, the metric is NaN.
     """
 
     function: str
     options: Mapping[str, Any] = field(default_factory=dict)
     takes_scores: bool = False
+    takes_confidence: bool = False
     lower_is_better: bool = False
     needs: tuple[int, ...] = ()
 
@@ -45,7 +47,7 @@ METRIC_TABLE = {
     "sensitivity": Metric("binary_recall", needs=(1,)),
     "specificity": Metric("binary_specificity", needs=(0,)),
     "calibration_error": Metric(
-        "binary_calibration_error", {"n_bins": CALIBRATION_BINS}, takes_scores=True, lower_is_better=True
+        "binary_calibration_error", {"n_bins": CALIBRATION_BINS}, takes_confidence=True, lower_is_better=True
     ),
 }
 METRICS = ("loss", *(name for name, metric in METRIC_TABLE.items() if not metric.binary))

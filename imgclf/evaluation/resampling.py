@@ -85,7 +85,8 @@ def weighted_metrics(
         scores = probabilities[:, 1].contiguous()
         values |= _curves(weights, scores, labels)
         values |= {"sensitivity": hits[:, 1] / images[:, 1], "specificity": hits[:, 0] / images[:, 0]}
-        values["calibration_error"] = _calibration_error(weights, scores, labels)
+        confidence = probabilities.gather(1, predicted[:, None])[:, 0]
+        values["calibration_error"] = _calibration_error(weights, confidence, predicted == labels)
     return values
 
 
@@ -117,9 +118,10 @@ def _curves(weights: Tensor, scores: Tensor, labels: Tensor) -> Mapping[str, Ten
     }
 
 
-def _calibration_error(weights: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-    """That of torchmetrics' binary_calibration_error, for every resample: float64 (R,)."""
+def _calibration_error(weights: Tensor, confidence: Tensor, correct: Tensor) -> Tensor:
+    """That of torchmetrics, for every resample: float64 (R,)."""
     edges = torch.linspace(0, 1, CALIBRATION_BINS + 1)
-    bins = torch.bucketize(scores, edges, right=True)
-    gaps = weights.new_zeros(len(weights), len(edges) + 1).index_add(1, bins, weights * (labels - scores.double()))
+    bins = torch.bucketize(confidence, edges, right=True)
+    gaps = weights.new_zeros(len(weights), len(edges) + 1)
+    gaps.index_add_(1, bins, weights * (correct.double() - confidence.double()))
     return gaps.abs().sum(1) / weights.sum(1)
