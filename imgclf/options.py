@@ -69,7 +69,7 @@ def check(config: Mapping[str, Any]) -> None:
     trainer, callbacks = config["trainer"], config["callbacks"]
     for name, needed in WHOLE_EPOCHS.items():
         if trainer.get(name, needed) != needed:
-            raise ValueError(f"trainer.{name}={trainer[name]}: leave it out, every run is of whole epochs")
+            raise ValueError(f"trainer.{name}={trainer[name]}: leave it out, every run has whole epochs")
     for name in ("limit_train_batches", "limit_val_batches"):
         if not trainer.get(name, 1):
             raise ValueError(f"trainer.{name}=0: leave it out, every epoch is trained and validated")
@@ -106,7 +106,7 @@ def start_run(cfg: DictConfig) -> tuple[RunDir, dict[str, Any]]:
     if sweep and not run_dir.in_sweep:
         raise ValueError(f"sweep={sweep} is for many runs: add -m, as in python train.py -m sweep=...")
     if cfg.resume is True and not named and not run_dir.in_sweep:
-        raise ValueError("resume=true of which run? name its folder, hydra.run.dir=DIR, which is started if it is new")
+        raise ValueError("resume=true: name the folder of the run, hydra.run.dir=DIR; a new folder starts a run")
     check(plain(cfg))
     folders = [Path(), Path(cfg.data.get("data_dir") or ".").expanduser()]
     if cfg.data.get("root"):  # missing data are noticed before the imports, which take seconds

@@ -189,7 +189,7 @@ def _files_by_class(part_folder: Path, unread: Counter[str], notes: list[str], i
     files = []
     for folder in folders:
         if part_folder.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"{printable(folder)}: a link to a folder that it lies in")
+            raise ValueError(f"{printable(folder)}: this link leads to a folder that it lies in")
         inner = {path.name: part_of_name(path.name) for path in _folders(folder)}
         repeated = [name for name in inner if name in names and name != folder.name]
         if {"train", "test"} <= set(inner.values()):

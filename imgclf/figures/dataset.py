@@ -49,6 +49,9 @@ def plot_dataset(splits: dict[str, ImageDataset], class_names: Sequence[str]) ->
         _draw_class_sizes(counts_axes, splits, order)
     else:
         _draw_class_counts(counts_axes, splits, class_names)
+    counts_axes.set_title("Images per class", loc="left")
+    counts_axes.legend(frameon=False, ncols=len(splits), loc="lower right", bbox_to_anchor=(1, 1))
+    despine(counts_axes)
     name, images = next(iter(splits.items()))
     means, histogram = _class_means_and_histogram(images, len(class_names))
     histogram_axes.set_title(f"Intensity of {name} pixels", loc="left")
@@ -65,11 +68,8 @@ def _draw_class_counts(ax: Axes, splits: dict[str, ImageDataset], class_names: S
         counts, label = images.targets.bincount(minlength=len(class_names)), f"{name} ({len(images):,})"
         offset = (i - (len(splits) - 1) / 2) * width
         ax.bar(positions + offset, counts, width * 0.92, label=label, color=SPLIT_COLOURS[name])
-    ax.set_title("Images per class", loc="left")
     class_names = [shorten(name) for name in class_names]
     set_x_labels(ax, class_names, angle=0 if sum(map(len, class_names)) < 50 else 40)
-    ax.legend(frameon=False, ncols=len(splits), loc="lower right", bbox_to_anchor=(1, 1))
-    despine(ax)
 
 
 def _draw_class_sizes(ax: Axes, splits: dict[str, ImageDataset], order: Tensor) -> None:
@@ -78,9 +78,6 @@ def _draw_class_sizes(ax: Axes, splits: dict[str, ImageDataset], order: Tensor) 
         counts = images.targets.bincount(minlength=len(order))[order]
         ax.step(np.arange(1, len(order) + 1), counts, label=f"{name} ({len(images):,})", color=SPLIT_COLOURS[name])
     ax.set(xlabel=f"{len(order):,} classes, by their number of {next(iter(splits))} images", ylim=(0, None))
-    ax.set_title("Images per class", loc="left")
-    ax.legend(frameon=False, ncols=len(splits), loc="lower right", bbox_to_anchor=(1, 1))
-    despine(ax)
 
 
 def _class_means_and_histogram(images: ImageDataset, classes: int) -> tuple[Tensor, np.ndarray]:

@@ -56,7 +56,7 @@ class Network(Rebuildable, nn.Module):
     def freeze_body(self, freeze_epochs: Count) -> None:
         """Has only the head trained in the first epochs; ValueError if there is nothing beside the head."""
         if freeze_epochs and not self.get_body():
-            raise ValueError(f"freeze_epochs={freeze_epochs}: this network is all head: give 0")
+            raise ValueError(f"freeze_epochs={freeze_epochs}: this network has no layer beside its head: give 0")
         self.freeze_epochs = freeze_epochs
 
     def begin_epoch(self, epoch: int) -> None:

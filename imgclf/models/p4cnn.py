@@ -71,7 +71,7 @@ class P4CNN(Network):
         super().__init__()
         in_channels, height, width = image_shape
         if not channels or min(height, width) < 2 ** (len(channels) - 1):
-            raise ValueError(f"channels={list(channels)}: give at least one block, and no more than halve the image")
+            raise ValueError(f"channels={list(channels)}: give one block or more; each but the last halves the image")
         layers: list[nn.Module] = []
         for block, out_channels in enumerate(channels):
             for place in range(depth):

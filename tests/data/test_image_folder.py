@@ -204,7 +204,7 @@ def test_links(tmp_path):
     with pytest.raises(ValueError, match=r"1 of 42 images cannot be read: dog/gone\.png"):
         folder(root, tmp_path).prepare_data()
     (root / "whole").symlink_to(root)
-    with pytest.raises(ValueError, match="whole: a link to a folder that it lies in"):
+    with pytest.raises(ValueError, match="whole: this link leads to a folder that it lies in"):
         folder(root, tmp_path).prepare_data()
 
 
