@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import get_console
-from rich.table import Table
 
 from imgclf import cli
+from imgclf.core.console import print_line, print_table
 from imgclf.core.device import choose_device, shorten_steps
 from imgclf.core.files import write_file
 from imgclf.data.torchvision_data import TorchvisionImages
@@ -80,7 +79,7 @@ def benchmark(full: bool = False) -> dict[str, Any]:
                 [accuracy(folder, seed, len(seeds)) for seed in seeds], statistics.mean
             )
         else:
-            get_console().print(f"no MNIST in {raw}: the time to an accuracy is not measured")
+            print_line(f"no MNIST in {raw}: the time to an accuracy is not measured")
         return measure(measurements, device)
 
 
@@ -90,13 +89,11 @@ def measure(measurements: dict[str, Callable[[], list[Row]]], device: torch.devi
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
     machine = {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
     figures: dict[str, Any] = {"machine": machine}
-    get_console().print(machine)
+    print_line(", ".join(f"{name} {value}" for name, value in machine.items()))
     for title, rows_of in measurements.items():
         figures[title] = rows = rows_of()
-        table = Table(*rows[0], title=title.capitalize())
-        for row in rows:
-            table.add_row(*(value if isinstance(value, str) else f"{value:,.4g}" for value in row.values()))
-        get_console().print(table)
+        texts = ([value if isinstance(value, str) else f"{value:,.4g}" for value in row.values()] for row in rows)
+        print_table(title.capitalize(), list(rows[0]), texts)
     return figures
 
 

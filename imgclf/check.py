@@ -20,11 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from rich import get_console
-from rich.markup import escape
-from rich.table import Column, Table
 
 from imgclf import cli
+from imgclf.core.console import print_table
 from imgclf.core.text import printable
 from imgclf.data.remarks import remarks, same_pixels
 from imgclf.help import CONF
@@ -75,7 +73,7 @@ def check(data: "ImageDataModule", title: str, published: bool) -> list[str]:
     tolerated = getattr(data, "skip_bad", True)
     data.skip_bad = True  # pyrefly: ignore[missing-attribute]  # so that the other checks run as well
     data.prepare_data()
-    get_console().print(_table(data, title))
+    _print_table(data, title)
     findings = []
     if unreadable := [f"{name} ({reason})" for name, reason in getattr(data, "faults", {}).items()]:
         findings.append(Finding(f"{len(unreadable)} files cannot be read", unreadable, not tolerated, len(unreadable)))
@@ -129,22 +127,21 @@ def _patients(data: "ImageDataModule", excuse: str) -> Iterator[Finding]:
             yield Finding(text + excuse, shared, not excuse)
 
 
-def _table(data: "ImageDataModule", title: str) -> Table:
+def _print_table(data: "ImageDataModule", title: str) -> None:
     """The number of images for each class and split, and the fingerprint of each split."""
     counts = {split: Counter(data.dataset(split).targets.tolist()) for split in data.splits}
-    table = Table("class", *(Column(split, justify="right") for split in data.splits), title=title)
     total, order = sum(counts.values(), Counter()), list(range(len(data.class_names)))
     if len(order) > CLASSES:
         order.sort(key=lambda number: -total[number])
-        table.title = f"{title}: the largest and the smallest of {len(order)} classes"
+        title = f"{title}: the largest and the smallest of {len(order)} classes"
         order = [*order[: CLASSES // 2], *order[-CLASSES // 2 :]]
-    for number in order:
-        name = escape(printable(data.class_names[number]))
-        table.add_row(name, *(f"{counts[split][number]:,}" for split in data.splits))
-    table.add_section()
-    table.add_row("all", *(f"{counts[split].total():,}" for split in data.splits))
-    table.add_row("fingerprint", *(data.fingerprint(split) for split in data.splits))
-    return table
+    rows: list[Sequence[str] | None] = [
+        [printable(data.class_names[number]), *(f"{counts[split][number]:,}" for split in data.splits)]
+        for number in order
+    ]
+    rows += [None, ["all", *(f"{counts[split].total():,}" for split in data.splits)]]
+    rows += [["fingerprint", *(data.fingerprint(split) for split in data.splits)]]
+    print_table(title, ["class", *data.splits], rows)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from imgclf.core.files import write_json
-from imgclf.core.text import CONTROL
+from imgclf.core.text import CONTROL, tolerate_encoding
 from imgclf.help import CONF, help_text, unknown_choice, unknown_option
 from imgclf.runs.command_line import null_groups, quote_text, read_dictionaries, repeated, resumed_words
 from imgclf.runs.resume import MAY_CHANGE, flat
@@ -107,6 +107,7 @@ def run(main: Callable[[], object]) -> None:
     """Runs a command; an exception becomes one line on stderr, unless HYDRA_FULL_ERROR=1 is set."""
     global tracebacks
     end_with_parent()
+    tolerate_encoding()
     tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand exceptions over instead of printing them itself
     before = signal.signal(signal.SIGTERM, terminate)

@@ -131,7 +131,7 @@ def finish_run(cfg: DictConfig, run_dir: RunDir, metrics: dict[str, float] | Non
     if metrics is None:
         return None
     if not run_dir.in_sweep:  # a sweep compares its jobs at its end
-        from imgclf.training.finish import print_summary  # lazy: it imports Lightning
+        from imgclf.training.messages import print_summary  # lazy: it imports Lightning
 
         job = HydraConfig.get()
         flags = sys.argv[1:5] if job.job.config_name != "train" else []  # these name the run that is repeated

@@ -3,10 +3,9 @@
 import math
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich import get_console
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that a terminal acts on
 
@@ -21,11 +20,6 @@ def decimals(value: float | str | None) -> str:
     return "undefined" if value in (None, "") or math.isnan(float(value)) else f"{float(value):.4f}"
 
 
-def print_line(text: str) -> None:
-    """Prints the text on the console as it is: without colours, markup or line breaks."""
-    get_console().print(text, highlight=False, markup=False, soft_wrap=True)
-
-
 def some_names(names: list[str]) -> str:
     """The first five names, with an ellipsis if there are more."""
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
@@ -38,3 +32,10 @@ def below_common_folder(paths: Sequence[str]) -> list[str]:
         return list(paths)
     common = os.path.commonpath(folders)
     return [path.removeprefix(common).lstrip("/\\") for path in paths]
+
+
+def tolerate_encoding() -> None:
+    """Has characters that the terminal's encoding lacks be shown as \\uNNNN; they would end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a test or a notebook may have put something else there
+            stream.reconfigure(errors="backslashreplace")  # pyrefly: ignore[not-callable]

@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from imgclf.core.text import printable, some_names
 from imgclf.data.datasets import ImageDataset
 from imgclf.data.memmap_cache import MemmapImageDataset
@@ -64,6 +66,12 @@ def _of_files(data: "ImageDataModule") -> Iterator[str]:
                 f"file names look like patients ({people.most_common(1)[0][0]}, ...): images of one patient may be in "
                 "two splits; group_pattern keeps them together"
             )
+
+
+def labels_before_training(data: "ImageDataModule", split: str) -> Tensor | None:
+    """The labels of a split, int64 (N,); None for test images that would have to be read for them."""
+    of_files = isinstance(data.dataset("train"), MemmapImageDataset)
+    return _unread(data, split).targets if of_files or split != "test" else None
 
 
 def copies(data: "ImageDataModule") -> Iterator[str]:

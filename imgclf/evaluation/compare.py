@@ -5,11 +5,9 @@ import math
 from typing import NamedTuple
 
 import torch
-from rich import get_console
-from rich.table import Column, Table
 from torch import Tensor
 
-from imgclf.core.text import print_line
+from imgclf.core.console import print_line, print_table
 from imgclf.core.validation import Positive, checked
 from imgclf.evaluation.answers import Answers, pair, read_answers
 from imgclf.evaluation.intervals import bounds
@@ -149,9 +147,9 @@ def _disagreements(first: Answers, second: Answers) -> list[int]:
 
 
 def _print(found: dict[str, Difference], title: str) -> None:
-    numbers = [Column(name, justify="right") for name in ("first", "second", "difference", "95% interval")]
-    table = Table("metric", *numbers, title=title)
-    for name, (one, other, difference, low, high) in found.items():
-        if not math.isnan(difference):
-            table.add_row(name, f"{one:.4f}", f"{other:.4f}", f"{difference:+.4f}", f"{low:+.4f} to {high:+.4f}")
-    get_console().print(table)
+    rows = [
+        (name, f"{one:.4f}", f"{other:.4f}", f"{difference:+.4f}", f"{low:+.4f} to {high:+.4f}")
+        for name, (one, other, difference, low, high) in found.items()
+        if not math.isnan(difference)
+    ]
+    print_table(title, ["metric", "first", "second", "difference", "95% interval"], rows)

@@ -3,11 +3,8 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from rich import get_console
-from rich.table import Column, Table
-
+from imgclf.core.console import print_line, print_table
 from imgclf.core.metrics import decide
-from imgclf.core.text import print_line
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.html_report import run_page
 from imgclf.evaluation.report import write_figures
@@ -53,10 +50,7 @@ def report_corruptions(run_dir: RunDir, evaluation: Evaluation, accuracies: Mapp
     write_figures(run_dir, {"corruptions": plot_metric_grid(grid, list(accuracies), columns, **titles)})
     report = run_dir.write("report.html", run_page(run_dir.path))  # again, with this figure
 
-    numbers = [Column(name, justify="right") for name in columns]
     title = f"{split} accuracy by severity: clean {evaluation.metrics[f'{split}/accuracy']:.4f}; mean {overall:.4f}"
-    table = Table("corruption", *numbers, title=title)
-    for corruption, values in zip(accuracies, grid, strict=True):
-        table.add_row(corruption, *(f"{value:.4f}" for value in values))
-    get_console().print(table)
+    rows = ([name, *(f"{value:.4f}" for value in values)] for name, values in zip(accuracies, grid, strict=True))
+    print_table(title, ["corruption", *columns], rows)
     print_line(f"report: {report}")

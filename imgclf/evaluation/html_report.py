@@ -175,8 +175,8 @@ def _about_training(config: Mapping[str, Any], facts: Mapping[str, Any], metrics
     how = f"{_kind(optimizer)} with learning rate {optimizer.get('lr', 'of its own')}"
     epochs = f"{metrics['epochs']} epoch{'s' * (metrics['epochs'] != 1)} in batches of {config['data']['batch_size']}"
     return {
-        "Data": _described(config["data"]),
-        "Network": f"{_described(config['model'])}; {facts['parameters']:,} weights",
+        "Data": describe(config["data"]),
+        "Network": f"{describe(config['model'])}; {facts['parameters']:,} weights",
         "Training": f"{epochs}, {how}, in {seconds:.1f} s",
         "Best epoch": f"{metrics['best_epoch']}, chosen by {config['objective']}; all figures are of its weights",
         "Seed": str(config["seed"]),
@@ -188,8 +188,8 @@ def _about_evaluation(config: Mapping[str, Any], facts: Mapping[str, Any]) -> di
     about = {
         "Checkpoint": _checkpoints(config),
         "Network": f"{facts['network']}; {facts['parameters']:,} weights",
-        "Trained on": _described(facts["trained_on"]) if facts["trained_on"] else "unknown data",
-        "Evaluated on": f"{_described(config['data'])}; split {config['split']}",
+        "Trained on": describe(facts["trained_on"]) if facts["trained_on"] else "unknown data",
+        "Evaluated on": f"{describe(config['data'])}; split {config['split']}",
     }
     if config["corruption"] not in (None, "all"):
         about["Corruption"] = f"{config['corruption']} of severity {config['severity']}"
@@ -198,7 +198,7 @@ def _about_evaluation(config: Mapping[str, Any], facts: Mapping[str, Any]) -> di
     return about
 
 
-def _described(config: Mapping[str, Any]) -> str:
+def describe(config: Mapping[str, Any]) -> str:
     """The class that a configuration node builds, with those of its options that have a value."""
     options = {
         name: value

@@ -12,7 +12,8 @@ from rich import get_console
 from rich.progress import track
 from torch import Tensor
 
-from imgclf.core.text import print_line, printable, some_names
+from imgclf.core.console import print_line
+from imgclf.core.text import printable, some_names
 from imgclf.core.validation import Probability, checked
 from imgclf.evaluation.known_labels import known_labels
 from imgclf.evaluation.predict_pages import predict_pages

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgclf.core.text import print_line, printable, some_names
+from imgclf.core.console import print_line
+from imgclf.core.text import printable, some_names
 from imgclf.evaluation.predictions import write_predictions
 from imgclf.evaluation.report import write_figures
 from imgclf.figures.classification import plot_page

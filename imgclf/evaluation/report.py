@@ -4,12 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
-from rich import get_console
-from rich.markup import escape
-from rich.table import Column, Table
 
+from imgclf.core.console import print_line, print_table
 from imgclf.core.files import read_csv
-from imgclf.core.text import decimals, print_line
+from imgclf.core.text import decimals
 from imgclf.evaluation.evaluate import Evaluation
 from imgclf.evaluation.grad_cam import plot_explanations
 from imgclf.evaluation.html_report import write_report
@@ -49,12 +47,12 @@ def report_evaluation(
     write_report(run_dir, evaluation.metrics, predictor, [evaluation])
 
     title = f"{split} ({len(evaluation.labels):,} images)"
-    table = Table("metric", Column("value", justify="right"), Column("95% interval", justify="right"), title=title)
+    rows = []
     for name, value in evaluation.metrics.items():
         low, high = intervals.get(name, (math.nan, math.nan))
         interval = "" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
-        table.add_row(name.partition("/")[2], decimals(value), interval)
-    get_console().print(table)
+        rows.append((name.partition("/")[2], decimals(value), interval))
+    print_table(title, ["metric", "value", "95% interval"], rows)
     print_worst_classes(run_dir, split)
     for name, parts in tables.items():
         print_subgroups(parts, f"{split} by {name}")
@@ -73,13 +71,8 @@ def print_worst_classes(run_dir: RunDir, split: str) -> None:
     if len(rows) <= WORST or not worst or float(worst[0]["f1"]) == 1:
         return
     title = f"{split}: the worst {len(worst)} of {len(rows)} classes"
-    table = Table(Column("class", overflow="fold"), title=title)
-    for name in ("images", *PER_CLASS):
-        table.add_column(name, justify="right")
-    for row in worst:
-        values = (decimals(row[name]) for name in PER_CLASS)
-        table.add_row(escape(row["class"]), f"{int(row['images']):,}", *values)
-    get_console().print(table)
+    shown = [(row["class"], f"{int(row['images']):,}", *(decimals(row[name]) for name in PER_CLASS)) for row in worst]
+    print_table(title, ["class", "images", *PER_CLASS], shown)
 
 
 def write_tables(run_dir: RunDir, evaluations: Sequence[Evaluation], predictor: Predictor) -> None:

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from rich import get_console
-from rich.markup import escape
-from rich.table import Column, Table
 
-from imgclf.core.text import below_common_folder, print_line, printable
+from imgclf.core.console import print_line, print_table
+from imgclf.core.text import below_common_folder, printable
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.folder_scan import natural_key
 from imgclf.data.image_folder import ImageFolder
@@ -90,13 +88,12 @@ def print_subgroups(table: Sequence[Mapping[str, str | float]], title: str) -> N
         return "" if math.isnan(float(cells[name])) else f"{cells[name]:.3f}"
 
     others = [name for name in SHOWN if name in table[0] and any(shown(cells, name) for cells in table)]
-    numbers = [Column(name, justify="right") for name in ("images", "accuracy (95%)", *others)]
-    printed = Table("value", *numbers, title=escape(title))
+    rows = []
     for cells in table[:PRINTED]:
         interval = f"({cells['accuracy_low']:.2f} to {cells['accuracy_high']:.2f})"
         accuracy = f"{shown(cells, 'accuracy')} {interval}"
-        value = escape(str(cells["value"])) or "(none)"
-        printed.add_row(value, f"{cells['images']:,}", accuracy, *(shown(cells, name) for name in others))
-    get_console().print(printed)
+        value = str(cells["value"]) or "(none)"
+        rows.append((value, f"{cells['images']:,}", accuracy, *(shown(cells, name) for name in others)))
+    print_table(title, ["value", "images", "accuracy (95%)", *others], rows)
     if len(table) > PRINTED:
         print_line(f"... and {len(table) - PRINTED:,} more values in subgroups.csv")

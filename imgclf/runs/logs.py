@@ -8,8 +8,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich import get_console
-from rich.logging import RichHandler
+from imgclf.core.console import ConsoleHandler
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # Warnings about data and results; those of imgclf.core are about the machine.
@@ -27,7 +26,7 @@ def log_to(path: Path, prefix: str = "") -> Iterator[None]:
     file.setFormatter(logging.Formatter(FORMAT))
     file.setLevel(logging.DEBUG)
     file.handleError = lambda record: None  # the disk is full: a file that the run needs will fail with a clear error
-    console = RichHandler(console=get_console(), show_time=False, show_level=False, show_path=False, markup=False)
+    console = ConsoleHandler()
     console.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
     console.addFilter(lambda record: record.name.startswith("imgclf") and record.levelno >= logging.INFO)
     root = logging.getLogger()

@@ -9,15 +9,14 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from rich import get_console
-from rich.table import Column, Table
 from torch import Tensor
 
 from imgclf.checkpoints.metadata import build_data
+from imgclf.core.console import print_line, print_table
 from imgclf.core.device import choose_device
 from imgclf.core.files import write_csv, write_json
 from imgclf.core.metrics import classification_metrics, many_class_metrics
-from imgclf.core.text import decimals, print_line, printable
+from imgclf.core.text import decimals, printable
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.evaluation.evaluate import evaluate
 from imgclf.evaluation.label_issues import find_label_issues
@@ -80,10 +79,8 @@ def report_out_of_fold(folder: Path, tried: Configuration, accelerator: str) -> 
     table = prediction_table(answers.data.class_names, answers.names, labels, answers.predictions, probabilities)
     file = write_csv(folder / "oof_predictions.csv", *table)
     write_json(folder / "oof_metrics.json", metrics)
-    shown = Table("metric", Column("value", justify="right"), title=f"out of fold ({len(labels):,} images)")
-    for name, value in metrics.items():
-        shown.add_row(name.partition("/")[2], decimals(value))
-    get_console().print(shown)
+    rows = [(name.partition("/")[2], decimals(value)) for name, value in metrics.items()]
+    print_table(f"out of fold ({len(labels):,} images)", ["metric", "value"], rows)
     print_line(f"out of fold:  {file} ({tried.label})")
     report_label_issues(folder, answers)
 

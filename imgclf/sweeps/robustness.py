@@ -9,9 +9,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from imgclf.checkpoints.metadata import build_data
+from imgclf.core.console import print_line
 from imgclf.core.device import choose_device
 from imgclf.core.files import write_csv
-from imgclf.core.text import print_line
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.evaluation.corruptions import corrupted_accuracies
 from imgclf.evaluation.evaluate import Evaluation, evaluate

@@ -8,12 +8,9 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from matplotlib.figure import Figure
-from rich import get_console
-from rich.markup import escape
-from rich.table import Column, Table
 
+from imgclf.core.console import print_line, print_table
 from imgclf.core.files import read_csv, write_csv
-from imgclf.core.text import print_line
 from imgclf.figures.learning_curves import plot_metric_over_epochs
 from imgclf.figures.style import write_figure
 from imgclf.figures.sweeps import plot_metric_grid, plot_parallel_coordinates
@@ -84,17 +81,15 @@ def _print_ranking(jobs: Sequence[Job], ranking: Sequence[Configuration], object
     title = f"{len(jobs)} jobs"
     title += f", {failed} of them failed" if failed else ""
     title += f", {not_run} not run" if not_run else ""
-    numbers = [Column(name, justify="right", no_wrap=True) for name in ("n", objective, "test/accuracy", "seconds")]
-    columns = Column("rank", justify="right"), Column("configuration", overflow="fold"), *numbers
-    table = Table(*columns, title=f"{title}, by {objective}")
-    with_result = [tried for tried in ranking if tried.values]
-    for rank, tried in enumerate(with_result[:MAX_ROWS], 1):
+    rows = []
+    for tried in [tried for tried in ranking if tried.values][:MAX_ROWS]:
         finished = [job.metrics for job in tried.jobs if job.metrics]
         accuracies = [metrics["test/accuracy"] for metrics in finished if "test/accuracy" in metrics]
         seconds = fmean(metrics["train/seconds"] for metrics in finished)
         results = _mean_and_deviation(tried.values), _mean_and_deviation(accuracies), f"{seconds:.1f}"
-        table.add_row(str(rank), escape(tried.label), str(len(tried.values)), *results)
-    get_console().print(table)
+        rows.append((tried.label, str(len(tried.values)), *results))
+    columns = ["configuration", "n", objective, "test/accuracy", "seconds"]
+    print_table(f"{title}; the best by {objective} comes first", columns, rows)
 
 
 def _mean_and_deviation(values: Sequence[float]) -> str:

@@ -1,5 +1,6 @@
 """Callbacks of Lightning's, adapted to a run folder: progress bar, checkpoints, early stopping, averaged weights."""
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,18 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from rich import get_console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from imgclf.checkpoints.files import METADATA_KEY
 from imgclf.checkpoints.metadata import build_metadata
-from imgclf.core.text import print_line
+from imgclf.core.console import is_interactive, labelled
 from imgclf.core.validation import Positive, Rate, checked
 from imgclf.models.classifier import Classifier
 
+OTHER_COLUMNS = 70  # characters of the bar's line beside the bar itself
+log = logging.getLogger(__name__)
 REFRESH_EVERY = 10  # steps; drawing the bar at every step would take as long as a small network's step
 
 
@@ -27,7 +32,31 @@ class CheckpointMetadata(pl.Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich progress bar with the classifier's loss and accuracy of the last steps."""
+    """Lightning's rich progress bar on one line of 80 columns, with loss and accuracy of the last steps.
+
+    It is drawn on a terminal and in a notebook. Files, which would keep every state of it, get a line an epoch only.
+
+    Args:
+        refresh_rate: how often it is drawn in a second.
+        options: of Lightning's RichProgressBar.
+    """
+
+    def __init__(self, refresh_rate: int = 10, **options: Any) -> None:
+        super().__init__(refresh_rate, **options)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if not is_interactive():
+            self.disable()
+
+    def configure_columns(self, trainer: pl.Trainer) -> list[ProgressColumn]:
+        width = min(40, max(10, get_console().width - OTHER_COLUMNS))
+        return [TextColumn("{task.description}"), BarColumn(width), MofNCompleteColumn(), TimeRemainingColumn()]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.progress:
+            self.progress.live.transient = True  # the lines of the epochs stay
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         if (batch_idx + 1) % REFRESH_EVERY == 0 or trainer.is_last_batch:
@@ -39,18 +68,18 @@ class ProgressBar(RichProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: Classifier) -> dict[str, float]:  # pyrefly: ignore[bad-override]
         validated = trainer.callback_metrics.get("val/accuracy")
-        return pl_module.live if validated is None else {**pl_module.live, "val/accuracy": float(validated)}
+        return pl_module.live if validated is None else {**pl_module.live, "val": float(validated)}
 
 
 class ModelSummary(callbacks.ModelSummary):
-    """Lightning's ModelSummary in one line, because a table of a deep network's layers does not fit a terminal."""
+    """Lightning's ModelSummary in one line, because a table of a deep network's layers fits no terminal."""
 
     @staticmethod
     def summarize(  # pyrefly: ignore[bad-override]
         summary_data: list[tuple[str, list[str]]], total_parameters: int, *others: Any, total_flops: int
     ) -> None:
-        network = dict(summary_data)["Type"][0]
-        print_line(f"{network}: {total_parameters:,} weights, {total_flops:,} operations an image")
+        for line in labelled({"weights": f"{total_parameters:,}; {total_flops:,} operations an image"}):
+            log.info(line)
 
 
 class Checkpoints(ModelCheckpoint):

@@ -1,26 +1,20 @@
 """Ends a run: evaluates its best checkpoint, and leaves metrics and figures in the run folder."""
 
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from rich import get_console
-from rich.table import Column, Table
 
-from imgclf.core.names import EVALUATION_METRICS, SPLITS
-from imgclf.core.text import decimals, print_line
+from imgclf.core.names import SPLITS
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.evaluation.calibration import calibrate_best
 from imgclf.evaluation.evaluate import evaluate
 from imgclf.evaluation.html_report import write_report
 from imgclf.evaluation.intervals import bootstrap_intervals
-from imgclf.evaluation.report import print_worst_classes, result_figures, write_tables
+from imgclf.evaluation.report import result_figures, write_tables
 from imgclf.figures.dataset import plot_dataset
 from imgclf.figures.learning_curves import plot_learning_curves
 from imgclf.inference.load import load
-from imgclf.runs.command_line import shell_command
 from imgclf.runs.run_dir import RunDir
 from imgclf.training.fit import resumable
 from imgclf.training.history import History
@@ -74,33 +68,3 @@ def evaluate_best(
         write_report(run_dir, metrics, predictor, list(evaluations.values()), data)
         run_dir.write_json("metrics.json", metrics)  # last: the run is finished once it is there
     return metrics
-
-
-def print_summary(run_dir: RunDir, metrics: Mapping[str, float | None], overrides: Sequence[str]) -> None:
-    """Prints the content of a finished run's metrics.json and the commands that go on from here.
-
-    ``overrides`` are the options that the run was started with.
-    """
-    splits = [split for split in SPLITS if f"{split}/loss" in metrics]
-    title = f"best.ckpt (epoch {metrics['best_epoch']} of {metrics['epochs']})"
-    table = Table("metric", *(Column(split, justify="right") for split in splits), title=title)
-    for name in EVALUATION_METRICS:
-        if f"val/{name}" in metrics:
-            table.add_row(name, *(decimals(metrics.get(f"{split}/{name}")) for split in splits))
-    get_console().print(table)
-    print_worst_classes(run_dir, splits[-1])
-    seconds, speed = metrics["train/seconds"], metrics["train/images_per_second"]
-    print_line(f"training took {seconds:.1f} s, {speed:,.0f} images per second at best\n")
-    script = Path(sys.argv[0])
-    evaluate = ["python", str(script.with_name("evaluate.py")), f"ckpt={run_dir.best}"]
-    again = [word for word in overrides if not word.startswith("resume=")]
-    commands = {
-        "evaluate": evaluate if "test" in splits else [*evaluate, "split=val"],
-        "predict": [*evaluate, "images=PATH"],
-        "resume": ["python", str(script), *again, f"hydra.run.dir={run_dir.path}", "resume=true"],
-    }
-    if (run_dir.path / "tensorboard").exists():
-        commands["dashboard"] = ["tensorboard", "--logdir", str(run_dir.path)]
-    for purpose, command in zip(commands, map(shell_command, commands.values()), strict=True):
-        print_line(f"{purpose:>9}:  {command}")
-    print_line(f"   report:  {run_dir.path / 'report.html'}")

@@ -1,7 +1,6 @@
 """Trains: from the data, the classifier and the trainer to the checkpoints of a run folder."""
 
 import contextlib
-import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,9 +19,8 @@ from imgclf.runs.resume import find_checkpoint, resume_hint
 from imgclf.runs.run_dir import RunDir
 from imgclf.training.distributed import Terminated, close_process_group, signals_kept
 from imgclf.training.loop import use_fast_loop
+from imgclf.training.messages import announce
 from imgclf.training.tensorboard import publish_figure, purge_from
-
-log = logging.getLogger(__name__)
 
 
 def fit(
@@ -56,7 +54,6 @@ def fit(
         try:
             checkpoint = _prepare(run_dir, data, classifier, trainer, config) if trainer.is_global_zero else None
             checkpoint = trainer.strategy.broadcast(checkpoint)
-            log.info("%s %s", "continuing" if checkpoint else "run folder", run_dir.path)
             # EpochMetrics gathers from all processes itself, and the sampler knows where to begin.
             warnings.filterwarnings("ignore", ".*(sync_dist=True|your dataloader is not resumable).*")
             use_fast_loop(trainer)
@@ -73,12 +70,11 @@ def _prepare(
     run_dir: RunDir, data: ImageDataModule, classifier: Classifier, trainer: pl.Trainer, config: Mapping[str, Any]
 ) -> Path | None:
     """Describes the run in its folder; returns the checkpoint to go on from, or None for a new run."""
-    for remark in data.remarks():
-        log.warning(remark)
     checkpoint, step = find_checkpoint(run_dir, build_metadata(classifier, data), data, config["trainer"]["max_epochs"])
     run_dir.metrics_file.unlink(missing_ok=True)  # a shorter run left it, which is being continued
     run_dir.write_config(config, str(trainer.strategy.root_device), resumed=checkpoint is not None)
     purge_from(trainer, step)
+    announce(run_dir, data, trainer, config, continued=checkpoint is not None)
     if not checkpoint:
         images, labels = data.train_dataset().examples()
         inputs = data.augment(images.float().div_(255), rng.generator("samples"))

@@ -79,7 +79,7 @@ class History(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({"images_per_second": speed}, step=trainer.global_step - 1)
         shown = [row[f"{split}/{name}"] for name in ("loss", "accuracy") for split in ("train", "val")]
-        line = "epoch %d/%s  loss %.4f val %.4f  accuracy %.4f val %.4f  %s img/s"
+        line = "epoch %d/%s:  loss %.4f val %.4f  accuracy %.4f val %.4f  %s img/s"
         log.info(line, row["epoch"], trainer.max_epochs, *shown, f"{speed:,.0f}")
 
     def _begin_epoch(self) -> None:

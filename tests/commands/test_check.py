@@ -39,7 +39,7 @@ WORDS = ("data=image_folder", "data.root=set", "data.image_size=8", "data.channe
 def test_a_clean_folder(check, folder, tmp_path):
     result = check(*WORDS)
     assert (result.code, result.err) == (0, "")
-    lines = [line.split() for line in result.out.replace("│", " ").splitlines()]
+    lines = [line.split() for line in result.out.splitlines()]
     assert ["ill", "24", "6", "10"] in lines
     assert ["all", "48", "12", "20"] in lines
     assert "no copies, nothing in two splits, nothing unreadable" in result.out

@@ -40,7 +40,7 @@ def test_an_interrupted_search_ends_with_the_trials_asked_for(name, train, power
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
     assert [trial.params for trial in trials][:2] == asked
     assert len({str(trial.params) for trial in trials}) == 3
-    assert "continuing" in result.out
+    assert ", continued" in result.out
     for trial in trials:
         run = tmp_path / "sweep" / str(trial.number)
         assert trial.value == json.loads((run / "metrics.json").read_text())["val/accuracy"]
