@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -96,8 +97,8 @@ def check(config: Mapping[str, Any]) -> None:
 def start_run(cfg: DictConfig) -> tuple[RunDir, dict[str, Any]]:
     """The run folder of train.py's job, not yet claimed, and the resolved configuration, checked, as plain types.
 
-    ``cfg`` is completed: torchrun's number of processes, and an optimizer whose gradients can be clipped. A ValueError
-    names an option that cannot be what it is.
+    ``cfg`` is completed: torchrun's number of processes, an optimizer whose gradients can be clipped, and the size of
+    images that suits published weights. A ValueError names an option that cannot be what it is.
     """
     job = HydraConfig.get()
     run_dir = RunDir(job.runtime.output_dir, cfg.resume, "train.log")
@@ -114,6 +115,9 @@ def start_run(cfg: DictConfig) -> tuple[RunDir, dict[str, Any]]:
     for name in ("labels", "train", "test", "backgrounds"):
         if (file := cfg.data.get(name)) and not any((folder / str(file)).expanduser().exists() for folder in folders):
             raise FileNotFoundError(f"{name}={file}: no such {'folder' if name == 'backgrounds' else 'file'}")
+    if cfg.model.weights and cfg.model.get("name") and "image_size" in cfg.data and cfg.data.image_size is None:
+        published = {"_target_": f"{cfg.model._target_}.published_size", "name": cfg.model.name}
+        cfg.data.image_size = instantiate({**published, "weights": str(cfg.model.weights)})
     started = as_started(cfg.trainer)
     cfg.trainer.devices, cfg.trainer.num_nodes = started["devices"], started["num_nodes"]
     if cfg.trainer.gradient_clip_val and "fused" in cfg.optimizer:

@@ -40,7 +40,7 @@ class ImageFolder(ImageDataModule):
             ``root``.
         columns: the table's own names of the columns file, label, split and group, where they are unusual.
         label_pattern: a regular expression that finds the class in a file's path, as ``group_pattern`` finds the group.
-        image_size: pixels a side, or height and width.
+        image_size: pixels a side, or height and width; 224 by default.
         fit: what becomes of an image of another aspect ratio: it is stretched, padded with black or cropped.
         bits: how many bits are in use in images of 16 bits; by default found in the training part.
         channels: 1 (grey) or 3 (RGB).
@@ -67,7 +67,7 @@ class ImageFolder(ImageDataModule):
     def __init__(
         self,
         root: str | None = None,
-        image_size: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] = 224,
+        image_size: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None,
         channels: Literal[1, 3] = 3,
         positive: str | None = None,
         group_pattern: str | None = None,
@@ -92,7 +92,7 @@ class ImageFolder(ImageDataModule):
         self.label_pattern = compiled("label_pattern", label_pattern)
         self.root, self.data_dir, self.cache_dir = root, data_dir, Path(cache_dir).expanduser()
         self.labels, self.columns, self.fit, self.bits = labels, columns, fit, bits
-        self.channels, self.image_size, self.positive = channels, image_size, positive
+        self.channels, self.image_size, self.positive = channels, image_size or 224, positive
         self.val_folder, self.test_fraction, self.skip_bad = val_folder, test_fraction, skip_bad
         self.faults: dict[str, str] = {}  # the fault of each file that could not be read so far, by file name
         self._decoded: dict[str, MemmapImageDataset] = {}  # the images of each part that could be read

@@ -34,6 +34,14 @@ class Network(Rebuildable, nn.Module):
     published_statistics: Statistics | None = None
     freeze_epochs: int = 0
 
+    @classmethod
+    def published_size(cls, name: str, weights: str) -> list[int] | None:
+        """Height and width of the images on which the weights of this name were trained; None if it is not known.
+
+        A file, as ``weights``, is taken for one of the network's default weights.
+        """
+        return None
+
     def get_head(self) -> list[nn.Module]:
         """The modules that turn features into logits: by default, the last layer with weights."""
         return [module for module in self.modules() if next(module.parameters(recurse=False), None) is not None][-1:]

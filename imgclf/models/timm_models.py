@@ -57,6 +57,12 @@ class TimmNetwork(Network):
         self.network: Any = build_for_shape(create, name, image_shape)
         self.reset_head()
 
+    @classmethod
+    def published_size(cls, name: str, weights: str) -> list[int] | None:
+        timm = _import_timm(name)
+        config = timm.get_pretrained_cfg(f"{name}.{weights}" if weights in _tags(name) else name)
+        return list(config.input_size[1:]) if config else None
+
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
 
@@ -82,12 +88,18 @@ def _import_timm(name: str) -> ModuleType:
     return timm
 
 
+def _tags(name: str) -> list[str]:
+    import timm  # lazy: as above
+
+    return [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+
+
 def _pretrained(name: str, weights: str) -> tuple[Any, dict[str, Any]]:
     """What timm says of published weights, and their file for timm, which is fetched if it is not on disk."""
     import timm  # lazy: as above
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
 
-    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+    tags = _tags(name)
     if weights != "DEFAULT" and weights not in tags:
         raise ValueError(f"weights={weights}: {name} has {', '.join(['DEFAULT', *tags]) if tags else 'none'}")
     config: Any = timm.get_pretrained_cfg(name if weights == "DEFAULT" else f"{name}.{weights}")

@@ -55,6 +55,14 @@ class TorchvisionNetwork(Network):
             self.reset_head()
             self.statistics = fit_statistics(*_statistics(name, weights), channels=image_shape[0])
 
+    @classmethod
+    def published_size(cls, name: str, weights: str) -> list[int] | None:
+        if name not in models.list_models(module=models):
+            return None  # building the network says so
+        known = models.get_model_weights(name)
+        preprocess = known[weights if weights in known.__members__ else "DEFAULT"].transforms()
+        return [*preprocess.crop_size * 2][:2]
+
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
 

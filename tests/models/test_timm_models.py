@@ -5,6 +5,7 @@ import urllib.request
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from imgclf.checkpoints.weights import load_weights
@@ -98,3 +99,27 @@ def test_published_weights_on_disk_are_taken_by_their_tag(monkeypatch, tmp_path)
     assert torch.equal(network.network.layer4[0].conv1.weight, source.layer4[0].conv1.weight)
     assert network.statistics[0] == pytest.approx([0.449])
     assert network.init_args["weights"] is None  # rebuilt from a checkpoint, it needs none
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "side"),
+    [
+        ("tf_efficientnet_lite0", "photos.pth", 224),  # a file counts as the default weights
+        ("efficientnet_b2", "DEFAULT", 256),
+        ("convnext_base", "fb_in22k_ft_in1k", 224),
+        ("convnext_base", "fb_in22k_ft_in1k_384", 384),
+    ],
+)
+def test_published_weights_say_the_size_of_images(name, weights, side):
+    assert TimmNetwork.published_size(name, weights) == [side, side]
+
+
+def test_images_have_the_size_of_the_weights_unless_another_is_typed(train, tmp_path):
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "start.pth")
+    network = ("model=timm", "model.name=test_resnet", "evaluate_on=[val]", "data=chest_xray")
+    for run, options, size in (
+        ("weights", ["model.weights=start.pth"], [160, 160]),
+        ("typed", ["model.weights=start.pth", "data.image_size=32"], 32),
+    ):
+        train(*network, *options, f"hydra.run.dir={run}").ok()
+        assert OmegaConf.load(tmp_path / run / "config.yaml").data.image_size == size

@@ -52,6 +52,12 @@ def test_pretrained_weights_are_taken_but_for_the_head(name, pretrained):
             TorchvisionNetwork((3, 64, 64), 1, name, "DEFAULT")
 
 
+def test_published_weights_say_the_size_of_images():
+    assert TorchvisionNetwork.published_size("inception_v3", "DEFAULT") == [299, 299]
+    assert TorchvisionNetwork.published_size("vit_b_16", "IMAGENET1K_SWAG_E2E_V1") == [384, 384]
+    assert TorchvisionNetwork.published_size("resnet18", "mine.pth") == [224, 224]  # counts as the default weights
+
+
 def test_only_the_head_learns_while_the_rest_is_frozen():
     network = TorchvisionNetwork((1, 32, 32), 1, freeze_epochs=2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
