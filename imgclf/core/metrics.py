@@ -171,8 +171,11 @@ class EpochMetrics(nn.Module):
         self.labels.update(labels)
 
     def scores_and_labels(self) -> tuple[Tensor, Tensor]:
-        """For two classes: the positive class's probabilities, float (N,), and the labels, int64 (N,), so far."""
-        return self._gather()
+        """The positive class's probabilities, float (N,), and the labels, int64 (N,), of all images so far.
+
+        For more than two classes, the predicted classes take the place of the probabilities.
+        """
+        return self.answers.compute().flatten(), self.labels.compute().flatten().long()
 
     def compute(self, threshold: float | Tensor = 0.5) -> dict[str, Tensor]:
         """Returns "stage/name" to float scalar, the loss first, and forgets the images.
@@ -180,7 +183,7 @@ class EpochMetrics(nn.Module):
         Args:
             threshold: for two classes, the probability from which the second is predicted.
         """
-        answers, labels = self._gather()
+        answers, labels = self.scores_and_labels()
         if self.num_classes == 2:
             self.last_scores_and_labels = answers, labels
             scores, predicted = answers, (answers >= threshold).long()
@@ -193,6 +196,3 @@ class EpochMetrics(nn.Module):
         for metric in (self.loss, self.answers, self.labels):
             metric.reset()
         return {f"{self.stage}/{name}": value for name, value in values.items()}
-
-    def _gather(self) -> tuple[Tensor, Tensor]:
-        return self.answers.compute().flatten(), self.labels.compute().flatten().long()

@@ -4,7 +4,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that a terminal acts on
@@ -20,9 +20,10 @@ def decimals(value: float | str | None) -> str:
     return "undefined" if value in (None, "") or math.isnan(float(value)) else f"{float(value):.4f}"
 
 
-def some_names(names: list[str]) -> str:
-    """The first five names, with an ellipsis if there are more."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+def some_names(names: Iterable[str | Path]) -> str:
+    """The first five names, ``printable``, with an ellipsis if there are more; "none" if there is none."""
+    shown = [printable(name) for name in names]
+    return ", ".join(shown[:5]) + (", ..." if len(shown) > 5 else "") or "none"
 
 
 def below_common_folder(paths: Sequence[str]) -> list[str]:

@@ -61,11 +61,6 @@ def class_names_of(files: Iterable[ImageFile]) -> list[str]:
     return sorted({file.class_name for file in files}, key=natural_key)
 
 
-def listed(names: Iterable[str]) -> str:
-    """The names, as text for a message."""
-    return some_names([printable(name) for name in names]) or "none"
-
-
 def scan_folder(root: Path, label_pattern: re.Pattern[str] | None = None) -> Scan:
     """Finds the image files of ``root``, in ``{train[,val],test}/CLASS/`` or in ``CLASS/``, sorted by class and path.
 
@@ -130,7 +125,7 @@ def check_classes(found: Scan, root: Path) -> None:
         inner = next((path for path in _folders(root) if len(_folders(path)) > 1), None) if root.is_dir() else None
         hint = f"; did you mean root={printable(inner)}?" if inner else ""
         raise ValueError(
-            f"root={printable(root)}: needs two class folders or more, found {listed(classes)}; "
+            f"root={printable(root)}: needs two class folders or more, found {some_names(classes)}; "
             f"images belong in {{train,test}}/CLASS/ or in CLASS/, or labels=TABLE.csv names their classes{hint}"
         )
     for part in other_parts:
@@ -143,8 +138,8 @@ def check_classes(found: Scan, root: Path) -> None:
             continue
         if unknown := [name for name in own if name not in classes]:
             raise ValueError(
-                f"root={printable(root)}: {part}/ has the classes {listed(unknown)}, which {first_part}/ lacks "
-                f"({listed(classes)})"
+                f"root={printable(root)}: {part}/ has the classes {some_names(unknown)}, which {first_part}/ lacks "
+                f"({some_names(classes)})"
             )
 
 
@@ -158,7 +153,9 @@ def _part_folders(root: Path, notes: list[str]) -> dict[str, Path]:
         words = {folder.name: set(map(part_of_name, re.split(r"[^A-Za-z]", folder.name))) for folder in _folders(root)}
         if {"train", "test"} <= set().union(*words.values()):
             like = [name for name, parts in words.items() if parts & {"train", "val", "test"}]
-            raise ValueError(f"root={printable(root)}: {listed(like)} look like parts: call them train, val and test")
+            raise ValueError(
+                f"root={printable(root)}: {some_names(like)} look like parts: call them train, val and test"
+            )
         return {UNDIVIDED: root}
     for part, folders in named.items():
         if len(folders) > 1:
@@ -196,7 +193,7 @@ def _files_by_class(part_folder: Path, unread: Counter[str], notes: list[str], i
             repeated = [name for name, part in inner.items() if part]
         if repeated:
             raise ValueError(
-                f"{printable(folder)} holds folders called {listed(repeated)}, so it is no class but a set of its own: "
+                f"{printable(folder)} holds folders called {some_names(repeated)}, so it is a data set of its own: "
                 f"remove it, or give root={printable(folder)}"
             )
         paths = sorted(path.relative_to(folder) for path in walk_images(folder, unread))

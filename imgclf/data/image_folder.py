@@ -12,12 +12,12 @@ from torch import Tensor
 
 from imgclf.core.files import find_folder
 from imgclf.core.names import SPLITS
-from imgclf.core.text import printable
+from imgclf.core.text import printable, some_names
 from imgclf.core.validation import Positive, checked
 from imgclf.data import folder_scan
 from imgclf.data.datamodule import ImageDataModule
 from imgclf.data.datasets import ImageDataset
-from imgclf.data.folder_scan import UNDIVIDED, ImageFile, class_names_of, compiled, listed
+from imgclf.data.folder_scan import UNDIVIDED, ImageFile, class_names_of, compiled
 from imgclf.data.label_table import find_table, scan_table
 from imgclf.data.memmap_cache import Form, MemmapImageDataset, decode_files
 from imgclf.data.splits import split_holdout
@@ -134,7 +134,7 @@ class ImageFolder(ImageDataModule):
     def class_names(self) -> list[str]:  # pyrefly: ignore[bad-override]
         names = class_names_of(file for files in self.parts.values() for file in files)
         if self.positive is not None and (self.positive not in names or len(names) != 2):
-            raise ValueError(f"positive={self.positive}: name one of two classes; these are {listed(names)}")
+            raise ValueError(f"positive={self.positive}: name one of two classes; these are {some_names(names)}")
         return sorted(names, key=lambda name: name == self.positive)
 
     @property

@@ -29,7 +29,7 @@ def remarks(data: "ImageDataModule") -> Iterator[str]:
     of_files = isinstance(data.dataset("train"), MemmapImageDataset)  # whose test labels need no decoding
     for split in data.splits[1:] if of_files else ("val",):
         present = set(_unread(data, split).targets.tolist())
-        if lacking := sorted(printable(names[label]) for label in counts["train"] if label not in present):
+        if lacking := sorted(names[label] for label in counts["train"] if label not in present):
             yield f"{split} has no images of {some_names(lacking)}: its metrics leave these classes out"
     if held_out < FEW_IMAGES or held_out < SMALL_SHARE * total:
         share = 1 / max(1, held_out)

@@ -141,7 +141,7 @@ def match_classes(
         [1, 0]
     """
     by_hand = {str(name): str(known) for name, known in (class_map or {}).items()}
-    data_classes, known_classes = some_names([*data_names]), some_names([*known_names])
+    data_classes, known_classes = some_names(data_names), some_names(known_names)
     for name, known in by_hand.items():
         if name not in data_names or known not in known_names:
             raise ValueError(

@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgclf.core.text import printable, some_names
+from imgclf.core.text import some_names
 from imgclf.data.label_table import read_label_table
 
 log = logging.getLogger(__name__)
@@ -43,11 +43,11 @@ def known_labels(files: Sequence[Path], class_names: Sequence[str]) -> list[int 
     used = [folder / "labels.csv" for folder, table in tables.items() if table is not None]
     unknown = sorted(listed - set(class_names))
     if from_folders:
-        log.info("labels are taken from the folders' names: %s", some_names([*map(printable, from_folders.values())]))
+        log.info("labels are taken from the folders' names: %s", some_names(from_folders.values()))
     if used and not listed:
         log.warning("%s: names none of these images (a file is named as seen from its folder)", used[0])
     elif unknown:
-        log.warning("%s: %s is none of the classes (%s)", used[0], some_names(unknown), some_names([*class_names]))
+        log.warning("%s: %s is none of the classes (%s)", used[0], some_names(unknown), some_names(class_names))
     return labels
 
 

@@ -97,7 +97,7 @@ def predict_files(
         figures["confusion_matrix"] = plot_confusion_matrix(counts, class_names, title)
         lines.append(f"accuracy {accuracy:.4f}; images with a known label: {len(known):,}")
     if answers.faults:
-        unread = some_names([f"{printable(file)} ({reason})" for file, reason in answers.faults.items()])
+        unread = some_names([f"{file} ({reason})" for file, reason in answers.faults.items()])
         lines.append(f"{len(answers.faults)} of {len(files)} files cannot be read: {unread}")
     if others:
         lines.append(describe_unread(others))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imgclf.core import rng
 from imgclf.core.metrics import decide
-from imgclf.core.text import printable, some_names
+from imgclf.core.text import some_names
 from imgclf.core.validation import Positive, Probability, checked
 from imgclf.imaging.handwriting import MNIST_SIZE
 from imgclf.imaging.image_files import Fit, Source
@@ -90,7 +90,7 @@ class Predictor:
         self._views, self._flips, self._augmentation = 1, False, Compose()
 
     def __repr__(self) -> str:
-        names, shape = some_names([*map(printable, self.class_names)]), "x".join(map(str, self.image_shape))
+        names, shape = some_names(self.class_names), "x".join(map(str, self.image_shape))
         network = " + ".join(type(one.network).__name__ for one in self.classifiers)
         accuracy = self.metadata.get("metrics", {}).get("val/accuracy")
         known = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
