@@ -53,9 +53,11 @@ def checked_and_compared(
             ranking = summarise(folder, every_job, config.objective, better(config.objective), finished)
     _raise_for_failures(folder, jobs, failure, failures_allowed)
     if "data.fold" in swept_options(jobs):
-        from imgclf.sweeps.out_of_fold import report_out_of_fold  # lazy: torch
+        from imgclf.sweeps.html_report import write_sweep_report  # lazy: torch
+        from imgclf.sweeps.out_of_fold import report_out_of_fold
 
         report_out_of_fold(folder, ranking[0], config.trainer.accelerator)
+        write_sweep_report(folder, config.objective)  # again, with what the folds tell together
     if "cross_evaluate" in config:
         from imgclf.sweeps.robustness import evaluate_robustness  # lazy: torch
 

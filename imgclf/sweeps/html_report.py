@@ -16,12 +16,13 @@ MAX_ROWS = 200  # jobs in a table; summary.csv has all
 CAPTIONS = {
     "summary": "The validation metric that ranks the configurations, by what was swept",
     "robustness": "Test accuracy of each configuration on other images",
+    "label_issues": "The labels that are most probably wrong; label_issues.csv has all",
 }
 
 
 def write_sweep_report(folder: Path, objective: str) -> Path:
     """Writes report.html into a sweep folder that has its summary.csv, ranked by ``objective``; returns its path."""
-    rows = read_csv(folder / "summary.csv")
+    rows, out_of_fold = read_csv(folder / "summary.csv"), folder / "oof_metrics.json"
     columns = list(rows[0])
     swept = columns[columns.index("overrides") + 1 : columns.index("n")]
     configurations = [list(jobs) for _, jobs in itertools.groupby(rows, lambda row: row["rank"]) if jobs]
@@ -32,6 +33,7 @@ def write_sweep_report(folder: Path, objective: str) -> Path:
         objective=objective,
         options=[name for name in swept if name not in AVERAGED_OVER],
         ranking=[_ranked(jobs, objective) for jobs in configurations if jobs[0]["rank"]][:MAX_ROWS],
+        out_of_fold=json.loads(out_of_fold.read_text()) if out_of_fold.exists() else {},
         jobs=[{**row, "report": _report(folder, row["job"])} for row in rows[:MAX_ROWS]],
         left_out=max(0, len(rows) - MAX_ROWS),
         failed=sum(row["status"] == "failed" for row in rows),

@@ -47,6 +47,8 @@ def build_trainer(config: Mapping[str, Any], run_dir: RunDir, device: torch.devi
         trainer,
         strategy=strategy,
         precision=choose_precision(trainer["precision"], device, network),
+        # else Lightning adds a table of its own
+        enable_model_summary=any(isinstance(callback, pl.callbacks.ModelSummary) for callback in callbacks),
         callbacks=[History(write_metrics), CheckpointMetadata(), *callbacks, Interruption(run_dir.last)],
         logger=[instantiate(options, save_dir=str(run_dir.path)) for options in config["logger"].values() if options],
         plugins=[AtomicCheckpointIO()],

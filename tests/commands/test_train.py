@@ -161,9 +161,10 @@ def test_same_seed_same_numbers_another_seed_others(train, tmp_path):
 
 
 def test_a_sweep_runs_its_jobs_into_folders_of_their_own(train, tmp_path):
-    train(
+    result = train(
         *("-m", "data=noisy_digits", "model=mlp,cnn", "data.variation=basic,rot,back-rand", "hydra.sweep.dir=sweep")
     ).ok()
+    assert "Total params" not in result.out  # the table that Lightning adds by itself
     configs = [OmegaConf.load(tmp_path / "sweep" / str(i) / "config.yaml") for i in range(6)]
     assert all((tmp_path / "sweep" / str(i) / "metrics.json").exists() for i in range(6))
     chosen = {(config.model._target_.rpartition(".")[2], config.data.variation) for config in configs}

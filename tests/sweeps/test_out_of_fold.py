@@ -7,6 +7,7 @@ from imgclf.core.files import read_csv
 from imgclf.data.digits import Digits
 from imgclf.evaluation.predictions import PREDICTION_COLUMNS
 from tests.conftest import SMALL
+from tests.evaluation.page import Page
 
 FOLDS = ("-m", "data.folds=3", "data.fold=0,1,2", "hydra.sweep.dir=sweep")
 
@@ -25,6 +26,9 @@ def test_every_training_image_is_predicted_once_by_a_network_that_did_not_see_it
     assert "out of fold (200 images)" in result.out
     assert (folder / "label_issues.csv").exists()
     assert (folder / "label_issues.png").exists()
+    page = Page((folder / "report.html").read_text())
+    assert f"accuracy{metrics['oof/accuracy']:.4f}" in "".join(page.text.partition("Out of fold")[2].split())
+    assert len(page.images()) == 2  # the summary and the doubted labels
     summary = read_csv(folder / "summary.csv")
     assert {(row["rank"], row["n"]) for row in summary} == {("1", "6")}  # folds are averaged over, as seeds are
     before = {path: path.read_bytes() for path in folder.glob("*.csv")}
