@@ -121,7 +121,7 @@ def _is_another_digit(other, digit) -> bool:
     other_top, other_left, other_bottom, other_right = other.bbox
     if other_bottom - other_top < 0.6 * (bottom - top) or other.area < 0.25 * digit.area:
         return False
-    if _gap(other, digit) < 0.06 * _size(digit):  # the flag of a 1 apart from its stem
+    if _gap(other, digit) < 0.1 * _size(digit):  # the flag of a 1 apart from its stem
         return False
     overlap = min(right, other_right) - max(left, other_left)
     return overlap < 0.2 * min(right - left, other_right - other_left)
@@ -138,7 +138,9 @@ def _is_piece(other, digit) -> bool:
     top, left, bottom, right = digit.bbox
     other_top, other_left, other_bottom, other_right = other.bbox
     distance = max(other_top - bottom, top - other_bottom, other_left - right, left - other_right)
-    return distance < 0.2 * _size(digit) and _size(other) > 0.12 * _size(digit)
+    # The part that counts as the digit may be the smaller one: the bar of a broken 5.
+    both = max(max(bottom, other_bottom) - min(top, other_top), max(right, other_right) - min(left, other_left))
+    return distance < 0.2 * both and _size(other) > 0.12 * _size(digit)
 
 
 def to_mnist(ink: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 from skimage.filters import apply_hysteresis_threshold, threshold_otsu
 from skimage.morphology import disk
@@ -75,11 +76,10 @@ def ink_strength(photo: np.ndarray, size: int = SEARCH_SIZE) -> np.ndarray:
     The longer side becomes ``size`` pixels. The paper's light is estimated locally in each colour. The colour
     with the strongest ink counts.
     """
-    image = photo.astype(np.float32) / 255
-    image = image[..., None] if image.ndim == 2 else image
-    scale = size / max(image.shape[:2])
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    image = resize(image, (height, width, image.shape[2]), order=1, anti_aliasing=scale < 1)
+    scale = size / max(photo.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in photo.shape[:2])
+    image = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR), np.float32) / 255
+    image = np.atleast_3d(image)
     middle = np.median(image, (0, 1))
     # Most pixels show the paper. If the lighter pixels differ from it more than the darker ones, they are the ink.
     if (image - middle).max() > (middle - image).max() and middle.mean() < 0.5:

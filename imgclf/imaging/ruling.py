@@ -52,25 +52,23 @@ def _horizontal_lines(ink: np.ndarray) -> np.ndarray:
 def _sharpest(picture: np.ndarray, curves: np.ndarray) -> np.ndarray:
     """The one of curves, float (n, w), along which the picture's lines stand out most."""
     columns = np.arange(0, picture.shape[1], max(1, picture.shape[1] // 32))
-    few = picture[:, columns]
-    scores = []
-    for curve in np.round(curves[:, columns]).astype(int):
-        straight = _shifted(few, curve)
-        # The mean decides between curves that agree along ``COVERED``.
-        scores.append(np.square(_thin(np.stack([_profile(straight), straight.mean(1)]))).sum())
+    straight = _shifted(picture[:, columns], np.round(curves[:, columns]).astype(int))
+    # The mean decides between curves that agree along ``COVERED``.
+    scores = sum(np.square(_thin(profile)).sum(1) for profile in (_profile(straight), straight.mean(2)))
     return curves[np.argmax(scores)]
 
 
-def _shifted(picture: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Every column moved up by its shift."""
-    rows = (np.arange(len(picture))[:, None] + shift).clip(0, len(picture) - 1)
-    return np.take_along_axis(picture, rows, 0)
+def _shifted(picture: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Every column moved up by its shift: float (..., h, w) for int shifts (..., w)."""
+    height, width = picture.shape
+    rows = (np.arange(height)[:, None] + shifts[..., None, :]).clip(0, height - 1)
+    return picture[rows, np.arange(width)]
 
 
 def _profile(straight: np.ndarray) -> np.ndarray:
-    """What every row takes of the light along ``COVERED`` of its length or more."""
-    kept = round((1 - COVERED) * straight.shape[1])
-    return np.partition(straight, kept, 1)[:, kept]
+    """What every row takes of the light along ``COVERED`` of its length or more: float (..., h) of (..., h, w)."""
+    kept = round((1 - COVERED) * straight.shape[-1])
+    return np.partition(straight, kept)[..., kept]
 
 
 def _thin(profiles: np.ndarray) -> np.ndarray:

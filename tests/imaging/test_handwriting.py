@@ -128,6 +128,28 @@ def test_without_ink_there_is_no_digit(photo):
     assert not digit.image.any()
 
 
+@pytest.mark.parametrize(
+    ("whole", "gap"),
+    [
+        ([[(75, 60), (160, 60)], [(75, 60), (75, 120), (150, 120), (150, 190), (75, 190)]], [(0, 72), (240, 100)]),
+        ([[(60, 130), (120, 50), (120, 190)]], [(105, 0), (111, 240)]),
+    ],
+    ids=["a 5 without the upper half of its back", "a 1 whose flag is apart"],
+)
+def test_a_broken_digit_is_one(whole, gap):
+    def drawn(*holes) -> np.ndarray:
+        paper = sheet()
+        for line in whole:
+            ImageDraw.Draw(paper).line(line, fill=NAVY, width=9)
+        for hole in holes:
+            ImageDraw.Draw(paper).rectangle(hole, fill=CREAM)
+        return np.asarray(paper)
+
+    broken = read_digit(drawn(gap))
+    assert broken.fault is None
+    assert alike(broken.image, read_digit(drawn()).image) > 0.85
+
+
 @pytest.mark.parametrize("text", ["42", "1 1", "0 0"])
 def test_several_digits_are_not_taken_for_one(text):
     assert read_digit(written(text, sheet((400, 240)))).fault == SEVERAL_DIGITS

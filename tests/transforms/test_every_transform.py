@@ -11,6 +11,7 @@ from imgclf.core import rng
 from imgclf.transforms.intensity import ColorJitter, GaussianBlur, RandomErasing, StrokeWidth
 from imgclf.transforms.mixing import CutMix, MixUp
 from imgclf.transforms.spatial import ElasticDeformation, RandomAffine, RandomFlip, RandomResizedCrop, RandomShift
+from imgclf.transforms.strokes import FlagAndFoot
 from tests.conftest import PROJECT
 
 OFF = OmegaConf.load(PROJECT / "conf" / "augmentation" / "none.yaml")
@@ -65,7 +66,9 @@ def test_every_argument_out_of_range_is_refused_by_its_name(name, value):
                 instantiate({**OFF[name], argument: value}, _execution_whitelist_="imgclf.*")
 
 
-@pytest.mark.parametrize("kind", [RandomFlip, RandomErasing, MixUp, CutMix, StrokeWidth, RandomResizedCrop])
+@pytest.mark.parametrize(
+    "kind", [RandomFlip, RandomErasing, MixUp, CutMix, StrokeWidth, RandomResizedCrop, FlagAndFoot]
+)
 def test_probabilities_and_shares_are_at_most_one(kind):
     kind(1)
     with pytest.raises(ValueError, match=r"=1\.1: give a number from 0 to 1"):
