@@ -17,6 +17,8 @@ from imgclf.imaging.ink import SEARCH_SIZE, Ink, find_ink
 
 MNIST_SIZE, MNIST_BOX = 28, 20  # pixels, the sides of MNIST's images and of the box that holds their digits
 MNIST_STROKE_WIDTH = 2.6  # pixels; thinner strokes are thickened to it
+MAX_PARTS = 8  # of the ink of a digit and what lies around it; grain and print have more
+FLAT, LINE_LIKE = 4, 12  # the sides' ratio from which a lying part is no digit, and on ruled paper any part
 CLOSE_LOOK_BELOW = 0.4  # a digit smaller than this share of the picture is searched again in a part of the picture
 NO_INK, SEVERAL_DIGITS = "no ink found", "several digits"
 
@@ -70,11 +72,14 @@ def _choose_digit(ink: Ink) -> tuple[np.ndarray, str | None]:
     """The ink of the one digit, bool (h, w), and why there is none, or None."""
     chosen = np.zeros_like(ink.mask)
     parts = _digit_parts(ink.mask)
-    if not parts:
+    digit = next((part for part in parts if not _is_line(part, ink.ruling.any())), None)
+    if digit is None:
         return chosen, NO_INK
-    digit, others = parts[0], [part for part in parts[1:] if not _touches_border(part, ink.mask.shape)]
+    others = [part for part in parts if part is not digit and not _touches_border(part, ink.mask.shape)]
     if any(_is_another_digit(other, digit) for other in others):
         return chosen, SEVERAL_DIGITS
+    if len(parts) > MAX_PARTS:
+        return chosen, NO_INK
     for part in [digit, *(other for other in others if _is_piece(other, digit))]:
         chosen[part.slice] |= part.image
     return chosen & ink.mask, None
@@ -103,6 +108,12 @@ def _lies_along_border(part, shape: tuple[int, int]) -> bool:
     whole = np.zeros(shape, bool)
     whole[part.slice] = part.image
     return max(edge.mean() for edge in (whole[1], whole[-2], whole[:, 1], whole[:, -2])) > 0.5
+
+
+def _is_line(part, is_ruled: bool) -> bool:
+    """Whether a part is no digit by itself, but the bar of one or what is left of a printed line."""
+    height, width = part.image.shape
+    return width > FLAT * height or (is_ruled and height > LINE_LIKE * width)
 
 
 def _size(part) -> int:

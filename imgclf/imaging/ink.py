@@ -15,6 +15,7 @@ from imgclf.imaging.ruling import MIN_LEVEL, ruling_strength
 SEARCH_SIZE = 192  # pixels of the longer side of the picture that ink is searched in
 MIN_CONTRAST = 0.1  # of ink, relative to the paper; anything fainter is not ink
 ON_LINE = 1.1  # times a line's strength is taken off the ink on it
+MIN_SHARPNESS = 0.03  # of the strongest ink: what ink loses at its edge within a pixel; shadows fade more slowly
 LINE_REMAINS = 0.6  # ink is stronger than this share of the strongest line; less may be what is left of lines
 
 
@@ -67,7 +68,15 @@ def find_ink(photo: np.ndarray, known: Ink | None = None, size: int = SEARCH_SIZ
     lines |= mask & ~remove_frame(mask)
     if known is not None:
         lines |= resize(known.lines.astype(np.float32), ink.shape, order=1) > 0.5
-    return Ink(mask & ~lines, lines, ruling)
+    return Ink(_without_shadows(mask & ~lines, ink, MIN_SHARPNESS * strongest * SEARCH_SIZE / size), lines, ruling)
+
+
+def _without_shadows(mask: np.ndarray, ink: np.ndarray, min_slope: float) -> np.ndarray:
+    """The connected parts of a mask at whose edges the ink's strength falls by ``min_slope`` a pixel or more."""
+    edges = mask & ~ndimage.binary_erosion(mask, border_value=1)
+    parts, count = ndimage.label(mask, np.ones((3, 3)))
+    slopes = ndimage.mean(ndimage.gaussian_gradient_magnitude(ink, 1), np.where(edges, parts, 0), np.arange(count + 1))
+    return mask & (slopes >= min_slope)[parts]
 
 
 def ink_strength(photo: np.ndarray, size: int = SEARCH_SIZE) -> np.ndarray:

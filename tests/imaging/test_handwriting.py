@@ -35,6 +35,18 @@ def lined(step: int, both: bool, tilt: int = 0) -> Image.Image:
     return paper
 
 
+def shade(light) -> np.ndarray:
+    """A sheet without ink under a light, a function of y and x in [-0.5, 0.5]."""
+    return (light(*np.mgrid[-0.5:0.5:420j, -0.5:0.5:340j]).clip(0, 1) * 255).astype(np.uint8)
+
+
+def printed_page() -> np.ndarray:
+    page = sheet((340, 420))
+    for top in range(5, 420, 13):
+        ImageDraw.Draw(page).text((8, top), "words of a printed page, line by line " * 2, fill=(40, 40, 40))
+    return np.asarray(page)
+
+
 def test_a_digit_is_centred_by_mass_in_a_box_of_twenty():
     digit = read_digit(written("5", place=(10, 120)))
     assert digit.fault is None
@@ -117,10 +129,24 @@ def test_thin_pens_are_thickened():
         (225 + np.random.default_rng(0).normal(0, 6, (300, 300))).clip(0, 255).astype(np.uint8),
         np.asarray(lined(40, both=False)),
         np.asarray(lined(30, both=True)),
+        shade(lambda y, x: 1 - 0.4 * np.exp(-(x**2 + y**2) / 0.1)),
+        shade(lambda y, x: (0.7 - 0.8 * (x + y)).clip(0.1, 1)),
+        shade(lambda y, x: ndimage.gaussian_filter(np.random.default_rng(0).normal(0.7, 0.5, x.shape), 2)),
+        printed_page(),
         np.zeros((1, 1, 3), np.uint8),
         np.full((3, 300), 200, np.uint8),
     ],
-    ids=["white", "black", "gradient", "grain", "lined", "squared", "1x1", "3x300"],
+    ids=[
+        "white",
+        "black",
+        "gradient",
+        "grain",
+        "lined",
+        "squared",
+        *("soft shadow", "dark corner", "stains", "print"),
+        "1x1",
+        "3x300",
+    ],
 )
 def test_without_ink_there_is_no_digit(photo):
     digit = read_digit(photo)
