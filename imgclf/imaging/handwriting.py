@@ -72,7 +72,7 @@ def _choose_digit(ink: Ink) -> tuple[np.ndarray, str | None]:
     """The ink of the one digit, bool (h, w), and why there is none, or None."""
     chosen = np.zeros_like(ink.mask)
     parts = _digit_parts(ink.mask)
-    digit = next((part for part in parts if not _is_line(part, ink.ruling.any())), None)
+    digit = next((part for part in parts if not _is_line(part, is_ruled=bool(ink.ruling.any()))), None)
     if digit is None:
         return chosen, NO_INK
     others = [part for part in parts if part is not digit and not _touches_border(part, ink.mask.shape)]

@@ -14,7 +14,8 @@ from imgclf.transforms.mixing import MixUp
 from imgclf.transforms.spatial import ElasticDeformation, RandomAffine, RandomFlip, RandomResizedCrop, RandomShift
 from tests.conftest import PROJECT
 
-ORDER = ["affine", "crop", "flip", "elastic", "shift", "stroke_width", "blur", "color", "erasing", "mixup", "cutmix"]
+ORDER = ["flag_and_foot", "affine", "crop", "flip", "elastic", "shift"]
+ORDER += ["stroke_width", "blur", "color", "erasing", "mixup", "cutmix"]
 
 
 class Invert:
@@ -137,6 +138,7 @@ def test_what_is_no_neighbour_is_not_fused(images, warps):
 
 def test_the_order_of_the_keys_is_the_order_of_application():
     strengths = ("affine.degrees=1", "crop.min_area=0.5", "flip.p=0.5", "elastic.magnitude=0.1", "shift.pixels=1")
+    strengths += ("flag_and_foot.p=1",)
     strengths += ("stroke_width.magnitude=1", "blur.sigma=1", "color.gamma=1", "erasing.p=1", "mixup.p=1", "cutmix.p=0")
     for choice in ("none", "affine", "photo"):
         with initialize_config_dir(str(PROJECT / "conf")):
@@ -144,7 +146,7 @@ def test_the_order_of_the_keys_is_the_order_of_application():
         assert [name for name in config if not name.startswith("_")] == ORDER
     given = augmentation(*(f"augmentation.{strength}" for strength in reversed(strengths)))
     assert names(given) == [
-        *("RandomAffine", "RandomResizedCrop", "RandomFlip", "ElasticDeformation", "RandomShift"),
+        *("FlagAndFoot", "RandomAffine", "RandomResizedCrop", "RandomFlip", "ElasticDeformation", "RandomShift"),
         *("StrokeWidth", "GaussianBlur", "ColorJitter", "RandomErasing", "MixUp"),
     ]
 
