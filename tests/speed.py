@@ -1,29 +1,31 @@
 """The speed of parts, for developers: python -m tests.speed [full], in a checkout.
 
-It measures how long commands take to start, the phases of a training step, the variations, and how time and memory grow
-with the data. Only the ratios within one run compare. Nothing else should run on the machine meanwhile.
+It measures the phases of a training step, the variations, and how time and memory grow with the data.
+Only the ratios within one run compare. Nothing else should run on the machine meanwhile.
 """
 
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import CrossEntropyLoss
+from torch.optim import Adam
 from torch.utils.benchmark import Timer
 
 from imgclf import benchmark
-from imgclf.benchmark import Row, combined, seconds, speed
-from imgclf.core.device import choose_device
-from imgclf.training.by_hand import ByHand
-from imgclf.training.random_runs import TRAIN, train, write_images
+from imgclf.benchmark import Row, combined, speed, train
+from imgclf.core.device import choose_device, choose_precision
+from imgclf.models.cnn import CNN
+from imgclf.training.by_hand import ByHand, write_mnist
 from imgclf.transforms.backgrounds import Backgrounds, photographs
 from imgclf.transforms.variations import VARIATIONS, Variation
 
@@ -36,9 +38,8 @@ def main(full: bool = False) -> dict[str, Any]:
     device, rounds = choose_device("auto"), 5 if full else 3
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_images(folder / "data", benchmark.IMAGES)
+        write_mnist(folder / "data", benchmark.IMAGES)
         measurements = {
-            "start": lambda: start(folder),
             "phases of a training step": lambda: phases(folder, device),
             "variations": lambda: variations(device),
             "growth with the data": lambda: combined([growth(folder, turn % 2 == 1) for turn in range(rounds)]),
@@ -66,23 +67,6 @@ class Stopwatch:
         self.last = now
 
 
-def start(folder: Path) -> list[Row]:
-    """Seconds that commands take, from the shell's point of view."""
-    script = str(TRAIN)
-    commands = {
-        "import torch": ("-c", "import torch"),
-        "import lightning.pytorch": ("-c", "import lightning.pytorch"),
-        "train.py --help": (script, "--help"),
-        "train.py with a misspelt option": (script, "trainer.max_epoch=1"),
-        "train.py, one epoch of an MLP on 1,797 digits": (script, "data=digits", "model=mlp", "trainer.max_epochs=1"),
-    }
-
-    def run(words: tuple[str, ...]) -> None:
-        subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, check=False)
-
-    return [{"what": name, "seconds": min(seconds(run, words) for _ in range(2))} for name, words in commands.items()]
-
-
 def vary(loop: ByHand, variation: Variation, watch: Stopwatch) -> Iterator[tuple[Tensor, Tensor]]:
     """The loop's batches after a variation."""
     generator = torch.Generator(loop.device).manual_seed(0)
@@ -93,12 +77,20 @@ def vary(loop: ByHand, variation: Variation, watch: Stopwatch) -> Iterator[tuple
         yield images, labels
 
 
+def loop_by_hand(device: torch.device) -> ByHand:
+    """The loop of ``noisy_mnist_cnn`` on random images."""
+    images = torch.randint(0, 256, (benchmark.IMAGES, 1, 28, 28), dtype=torch.uint8, device=device)
+    labels = torch.randint(0, 10, (len(images),), device=device)
+    mixed = choose_precision("auto", device) == "bf16-mixed"
+    return ByHand(CNN(), partial(Adam, fused=True), CrossEntropyLoss(), 256, mixed, images, labels)
+
+
 def phases(folder: Path, device: torch.device) -> list[Row]:
     """The share of each phase in a training step of train.py, measured in the loop by hand; the rest is framework."""
     recipe = ("experiment=noisy_mnist_cnn", "data.variation=rot-back-image")
     run = train(folder, *recipe, "trainer.max_epochs=3", "evaluate_on=[val]", f"data_dir={folder / 'data'}")
     variation = Variation("rot-back-image", Backgrounds(photographs("train")))
-    loop = ByHand(run["config"], device, benchmark.IMAGES)
+    loop = loop_by_hand(device)
     loop.epoch(vary(loop, variation, Stopwatch(device)))  # the first epoch is slower
     watch = Stopwatch(device)
     loop.epoch(vary(loop, variation, watch), watch.lap)
@@ -124,7 +116,7 @@ def growth(folder: Path, backwards: bool) -> list[Row]:
     """Time and memory by the size of the training set. Ratios are within one round because a machine's speed drifts."""
     runs = {}
     for factor in GROWTH[:: -1 if backwards else 1]:
-        write_images(folder / "growing", factor * benchmark.IMAGES // 4)
+        write_mnist(folder / "growing", factor * benchmark.IMAGES // 4)
         epochs = f"trainer.max_epochs={2 + GROWTH[-1] // factor}"  # every size trains on about as many images
         options = ("experiment=mnist_cnn", epochs, "evaluate_on=[val]", "callbacks.dashboard=null")
         runs[factor] = train(folder, *options, f"data_dir={folder / 'growing'}")

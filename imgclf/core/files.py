@@ -6,26 +6,34 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from imgclf.core.text import printable
 
 
 def write_file(path: Path, data: str | bytes) -> Path:
     """Writes a file under a temporary name and moves it into place."""
+    with _new_file(path) as file:
+        file.write(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
+    return path
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which gets its name at the end of the context; OSError says which one cannot be written."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
+        with unfinished.open("wb") as file:
+            yield file
         os.replace(unfinished, path)
     except OSError as error:
         raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink()
-    return path
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> Path:
@@ -47,13 +55,15 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any] |
 
     A row is a sequence as long as the columns, of which two may have the same name, or a dict of some of them.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        cells = [row.get(name) for name in columns] if isinstance(row, Mapping) else row
-        writer.writerow("" if cell != cell else cell for cell in cells)
-    return write_file(path, text.getvalue())
+    with _new_file(path) as file:  # row by row: the predictions of many images and classes are gigabytes of text
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            cells = [row.get(name) for name in columns] if isinstance(row, Mapping) else row
+            writer.writerow("" if cell != cell else cell for cell in cells)
+        text.detach()  # flushes it
+    return path
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -33,7 +33,7 @@ class _Answers(NamedTuple):
     """What there is to say of each file; one that has no answer has no probabilities."""
 
     predictions: list[Prediction]
-    probabilities: list[list[float] | None]
+    probabilities: list[Tensor | None]
     faults: dict[Path, str]  # of the files that cannot be read
     seen: dict[Path, Tensor]  # the first images as the network saw them
 
@@ -135,7 +135,7 @@ def _predict(predictor: Predictor, files: Sequence[Path], images_as: ImagesAs, u
                 probabilities, (fault,) = next(of_readable), image[1]
                 if len(answers.seen) < SHOWN:
                     answers.seen[file] = image[0][0]
-                answers.probabilities.append(None if fault else probabilities.tolist())
+                answers.probabilities.append(None if fault else probabilities)
                 if fault:
                     answers.predictions.append(Prediction(None, fault, None))
                 else:

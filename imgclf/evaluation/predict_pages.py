@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from imgclf.core.console import print_line
 from imgclf.core.text import printable, some_names
@@ -79,7 +80,7 @@ def predict_pages(
 
 def _predict_page(
     predictor: Predictor, page: Image.Image, unsure_below: float
-) -> list[tuple[Prediction, list[float], tuple[int, ...]]]:
+) -> list[tuple[Prediction, Tensor, tuple[int, ...]]]:
     """The answer to each digit, its probabilities and its box."""
     factor = max(1, max(page.size) // (3 * PAGE_SIZE))
     digits = find_digits(np.asarray(page.reduce(factor) if factor > 1 else page))
@@ -89,4 +90,4 @@ def _predict_page(
     inputs = 255 - inputs if predictor.polarity == "dark_on_light" else inputs
     probabilities = predictor.logits(inputs).softmax(1)
     boxes = [tuple(side * factor for side in digit.box) for digit in digits]
-    return list(zip(predictor.to_predictions(probabilities, unsure_below), probabilities.tolist(), boxes, strict=True))
+    return list(zip(predictor.to_predictions(probabilities, unsure_below), probabilities, boxes, strict=True))

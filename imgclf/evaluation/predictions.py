@@ -1,8 +1,10 @@
 """predictions.csv: the answer to every image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from imgclf.core.text import printable
 from imgclf.inference.predictor import Prediction
@@ -21,25 +23,28 @@ def prediction_table(
     files: Sequence[str],
     labels: Sequence[int | None],
     predictions: Sequence[Prediction],
-    probabilities: Sequence[Sequence[float] | None],
+    probabilities: Iterable[Tensor | None],
     more: Mapping[str, Sequence[Any]] | None = None,
-) -> tuple[list[str], list[list[Any]]]:
-    """The columns ``PREDICTION_COLUMNS``, then p(NAME) for every class; and a row for each of N images.
+) -> tuple[list[str], Iterator[list[Any]]]:
+    """The columns ``PREDICTION_COLUMNS``, then p(NAME) for every class; and the rows of N images, to be read once.
 
     Args:
         class_names: in the order of the class indices.
         files: the path of each image, or its index in a split.
         labels: the true class of each image; None where it is unknown.
         predictions: the answer to each image; one without a class says why in its class_name.
-        probabilities: those of all classes, for each image; None where there is no answer.
+        probabilities: float (classes,) for each image, or float (N, classes); None where there is no answer.
         more: columns that come last, with a value for each image.
     """
-    rows = []
-    for file, label, given, shares in zip(files, labels, predictions, probabilities, strict=True):
-        name = None if label is None else class_names[label]
-        probability = None if given.probability is None else f"{given.probability:.6f}"
-        row = (printable(file), label, name, given.predicted, given.class_name, probability)
-        rows.append([*row, *([None] * len(class_names) if shares is None else (f"{share:.6f}" for share in shares))])
     more = more or {}
-    rows = [[*row, *(column[i] for column in more.values())] for i, row in enumerate(rows)]
-    return [*PREDICTION_COLUMNS, *(f"p({name})" for name in class_names), *more], rows
+
+    def rows() -> Iterator[list[Any]]:  # one at a time: there may be a thousand classes
+        given = zip(files, labels, predictions, probabilities, strict=True)
+        for i, (file, label, answer, shares) in enumerate(given):
+            name = None if label is None else class_names[label]
+            probability = None if answer.probability is None else f"{answer.probability:.6f}"
+            row = (printable(file), label, name, answer.predicted, answer.class_name, probability)
+            every = [None] * len(class_names) if shares is None else [f"{share:.6f}" for share in shares.tolist()]
+            yield [*row, *every, *(column[i] for column in more.values())]
+
+    return [*PREDICTION_COLUMNS, *(f"p({name})" for name in class_names), *more], rows()

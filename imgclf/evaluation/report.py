@@ -89,8 +89,8 @@ def write_tables(run_dir: RunDir, evaluations: Sequence[Evaluation], predictor: 
         for row, (label, answer), share in zip(wrong.tolist(), given, confidence, strict=True)
     ]
     run_dir.write_csv("mistakes.csv", ["file", "label_name", "class_name", "probability"], rows)
-    predictions, probabilities = predictor.to_predictions(last.probabilities), last.probabilities.tolist()
-    write_predictions(run_dir, names, last.names, last.labels.tolist(), predictions, probabilities)
+    predictions = predictor.to_predictions(last.probabilities)
+    write_predictions(run_dir, names, last.names, last.labels.tolist(), predictions, last.probabilities)
 
 
 def result_figures(evaluation: Evaluation, class_names: list[str]) -> dict[str, Figure]:

@@ -75,8 +75,8 @@ def report_out_of_fold(folder: Path, tried: Configuration, accelerator: str) -> 
         print_line(f"no out-of-fold predictions: of {folds} folds (from 0), {', '.join(missing)} did not run")
         return
     answers = predict_out_of_fold([configs[fold] for fold in range(folds)], members, accelerator)
-    labels, probabilities, metrics = answers.labels.tolist(), answers.probabilities.tolist(), answers.metrics()
-    table = prediction_table(answers.data.class_names, answers.names, labels, answers.predictions, probabilities)
+    labels, metrics, classes = answers.labels.tolist(), answers.metrics(), answers.data.class_names
+    table = prediction_table(classes, answers.names, labels, answers.predictions, answers.probabilities)
     file = write_csv(folder / "oof_predictions.csv", *table)
     write_json(folder / "oof_metrics.json", metrics)
     rows = [(name.partition("/")[2], decimals(value)) for name, value in metrics.items()]

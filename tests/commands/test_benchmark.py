@@ -1,12 +1,18 @@
 import json
+import sys
+import time
+from functools import partial
 
 import pytest
 import torch
+from torch.nn import CrossEntropyLoss
+from torch.optim import Adam
 
 from imgclf import benchmark
+from imgclf.benchmark import train
 from imgclf.data.torchvision_data import TorchvisionImages
-from imgclf.training.by_hand import ByHand
-from imgclf.training.random_runs import train, write_images
+from imgclf.models.mlp import MLP
+from imgclf.training.by_hand import ByHand, write_mnist
 from imgclf.transforms.variations import Variation
 from tests import speed
 
@@ -39,33 +45,47 @@ def test_figures_become_a_file(tmp_path, monkeypatch):
 
 
 def test_made_up_images_are_read_as_the_data_sets_are(tmp_path):
-    write_images(tmp_path, 300)
+    write_mnist(tmp_path, 300)
     data = TorchvisionImages("MNIST", str(tmp_path))
     assert [len(data.dataset(split)) for split in ("train", "val", "test")] == [270, 30, 50]
 
 
 def test_evaluation_is_measured_for_both_networks(tmp_path):
-    write_images(tmp_path / "data", 300)
-    rows = benchmark.evaluation(tmp_path, CPU, 1)
+    write_mnist(tmp_path / "data", 300)
+    rows = benchmark.evaluation(tmp_path, CPU)
     assert [row["network"] for row in rows] == ["cnn", "mlp"]
-    assert all(row["ratio"] == pytest.approx(row["evaluate, images/s"] / row["by hand, images/s"]) for row in rows)
+    assert all(row["ratio"] == pytest.approx(row["evaluate, images/s"] / row["by hand"]) for row in rows)
 
 
-@pytest.mark.parametrize("mixed", ["32-true", "bf16-mixed"])
-def test_the_loop_by_hand_trains_the_recipe_s_network(mixed):
-    config = {
-        "model": {"_target_": "imgclf.models.mlp.MLP", "hidden": [16], "dropout": 0.0},
-        "loss": {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.1},
-        "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01, "fused": True},
-        "trainer": {"precision": mixed},
-        "data": {"batch_size": 50},
-    }
-    loop, watch = ByHand(config, CPU, 300), speed.Stopwatch(CPU)
-    before = [parameter.clone() for parameter in loop.network.parameters()]
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_loop_by_hand_trains(mixed):
+    images, labels = torch.randint(0, 256, (300, 1, 28, 28), dtype=torch.uint8), torch.arange(300) % 10
+    loop = ByHand(MLP(hidden=[16]), partial(Adam, lr=0.01), CrossEntropyLoss(), 50, mixed, images, labels)
+    watch, before = speed.Stopwatch(CPU), [parameter.clone() for parameter in loop.network.parameters()]
     assert loop.epoch(speed.vary(loop, Variation("back-rand"), watch), watch.lap) > 0
     assert all(not torch.equal(a, b) for a, b in zip(before, loop.network.parameters(), strict=True))
     assert loop.optimizer.state[loop.network.layers[-1].weight]["step"] == 6
     assert tuple(watch.seconds) == speed.PHASES
+
+
+def test_a_command_is_waited_for_until_it_says_so(tmp_path):
+    says = "print('a'); print('run folder b', flush=True); import time; time.sleep(100)"
+    begin = time.perf_counter()
+    benchmark.until("run folder", (sys.executable, "-c", says), tmp_path)
+    benchmark.until("run folder", (sys.executable, "-c", "print('nothing')"), tmp_path)
+    assert time.perf_counter() - begin < 50
+
+
+def test_photographs_are_read_by_every_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "FILES", 3)
+    rows = benchmark.combined([benchmark.files(tmp_path, CPU, turn) for turn in range(2)])
+    assert [row["what"] for row in rows] == ["predict files", "build the decode cache"]
+    assert all(row["ratio"] > 0 for row in rows)
+    assert len(list(tmp_path.glob("cache*/*.npy"))) == 2  # each turn builds one
+
+
+def test_the_machine_is_named():
+    assert {"processor", "instruction sets", "cores", "threads", "load", "torch"} <= set(benchmark.machine(CPU))
 
 
 def test_variations_are_measured(monkeypatch):
@@ -76,11 +96,11 @@ def test_variations_are_measured(monkeypatch):
 
 
 def test_a_run_of_its_own_is_read_and_its_failure_told(tmp_path):
-    write_images(tmp_path / "data", 300)
+    write_mnist(tmp_path / "data", 300)
     recipe = ("data=mnist", "model=mlp", "trainer.max_epochs=2", "evaluate_on=[val]", "trainer.accelerator=cpu")
     run = train(tmp_path, *recipe, f"data_dir={tmp_path / 'data'}")
     assert [row["epoch"] for row in run["rows"]] == [1, 2]
-    assert run["config"]["data"]["batch_size"] == 128
+    assert run["by hand"] == {}
     assert run["metrics"]["epochs"] == 2
     assert run["seconds"] > run["metrics"]["train/seconds"]
     assert 100 < run["memory"] < 4000
@@ -119,43 +139,39 @@ def test_every_table_is_measured_and_averaged_over_rounds(tmp_path, monkeypatch,
 
         return measure
 
-    for name in ("training", "evaluation", "accuracy"):
+    for name in ("start", "training", "evaluation", "files", "accuracy"):
         monkeypatch.setattr(benchmark, name, rows(name))
-    for name in ("start", "phases", "variations", "growth"):
+    for name in ("phases", "variations", "growth"):
         monkeypatch.setattr(speed, name, rows(name))
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
     monkeypatch.setenv("IMGCLF_DATA_DIR", str(tmp_path))
     figures = benchmark.benchmark()
-    assert figures["training"] == [{"what": "training", "seconds": 2}]  # the median of three rounds
-    assert figures["accuracy"] == [{"what": "accuracy", "seconds": 1}]
-    assert list(figures) == ["machine", "training", "evaluation", "accuracy"]
+    assert list(figures) == ["machine", "start", "training", "evaluation", "files"]
+    assert figures["evaluation"] == [{"what": "evaluation", "seconds": 2}]  # the median of three rounds
+    figures = benchmark.benchmark(full=True)
+    assert list(figures) == ["machine", "start", "training", "evaluation", "files", "accuracy"]
+    assert figures["accuracy"] == [{"what": "accuracy", "seconds": 3}]  # of five seeds
     assert "Evaluation" in capsys.readouterr().out
     figures = speed.main()
     assert figures["growth with the data"] == [{"what": "growth", "seconds": 2}]
-    assert list(figures) == ["machine", "start", "phases of a training step", "variations", "growth with the data"]
+    assert list(figures) == ["machine", "phases of a training step", "variations", "growth with the data"]
     assert "Variations" in capsys.readouterr().out
 
 
-def test_recipes_and_phases_are_measured_against_the_loop_by_hand(tmp_path, monkeypatch):
-    config = {
-        "model": {"_target_": "imgclf.models.mlp.MLP", "hidden": [16], "dropout": 0.0},
-        "loss": {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.0},
-        "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.01},
-        "trainer": {"precision": "32-true"},
-        "data": {"batch_size": 50},
-    }
-    run = {"config": config, "rows": [{"images_per_second": number} for number in (1, 1000, 3000)], "memory": 700}
-    for module in (benchmark, speed):
-        monkeypatch.setattr(module, "train", lambda *arguments: run)
-    write_images(tmp_path / "data", 300)
-    rows = benchmark.training(tmp_path, CPU)
-    assert [row["recipe"] for row in rows] == ["mnist_cnn", "fashion_mlp"]
-    for row in rows:
-        assert row["train.py, images/s"] == 2000
-        assert row["ratio"] == pytest.approx(2000 / row["by hand"])
-        assert row["ratio to that"] == pytest.approx(2000 / row["by hand, image by image"])
-        assert row["peak MiB"] == 700
+def test_recipes_are_trained_beside_the_loop_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "RECIPES", {"fashion_mlp": 3})
+    write_mnist(tmp_path / "data", 600)
+    (row,) = benchmark.training(tmp_path)
+    assert row["recipe"] == "fashion_mlp"
+    assert row["ratio"] == pytest.approx(row["train.py, images/s"] / row["by hand"])
+    assert row["ratio to that"] == pytest.approx(row["train.py, images/s"] / row["by hand, image by image"])
+
+
+def test_phases_are_measured_in_the_loop_by_hand(tmp_path, monkeypatch):
+    run = {"rows": [{"images_per_second": number} for number in (1, 1000, 3000)]}
+    monkeypatch.setattr(speed, "train", lambda *arguments: run)
+    write_mnist(tmp_path / "data", 300)
     rows = speed.phases(tmp_path, CPU)
     assert [row["phase"] for row in rows] == [*speed.PHASES, "framework"]
     assert sum(row["share of the step"] for row in rows) == pytest.approx(1)
-    assert sum(row["ms"] for row in rows) == pytest.approx(1000 * 50 / 2000)
+    assert sum(row["ms"] for row in rows) == pytest.approx(1000 * 256 / 2000)
