@@ -17,7 +17,8 @@ from imgclf.imaging.ink import SEARCH_SIZE, Ink, find_ink
 
 MNIST_SIZE, MNIST_BOX = 28, 20  # pixels, the sides of MNIST's images and of the box that holds their digits
 MNIST_STROKE_WIDTH = 2.6  # pixels; thinner strokes are thickened to it
-MAX_PARTS = 8  # of the ink of a digit and what lies around it; grain and print have more
+MAX_PARTS = 8  # of ink around a digit; grain, print and crumpled paper have more
+MIN_SHARE = 0.6  # of the ink, which a digit has at least where there are more parts
 FLAT, LINE_LIKE = 4, 12  # the sides' ratio from which a lying part is no digit, and on ruled paper any part
 CLOSE_LOOK_BELOW = 0.4  # a digit smaller than this share of the picture is searched again in a part of the picture
 NO_INK, SEVERAL_DIGITS = "no ink found", "several digits"
@@ -78,11 +79,12 @@ def _choose_digit(ink: Ink) -> tuple[np.ndarray, str | None]:
     others = [part for part in parts if part is not digit and not _touches_border(part, ink.mask.shape)]
     if any(_is_another_digit(other, digit) for other in others):
         return chosen, SEVERAL_DIGITS
-    if len(parts) > MAX_PARTS:
-        return chosen, NO_INK
     for part in [digit, *(other for other in others if _is_piece(other, digit))]:
         chosen[part.slice] |= part.image
-    return chosen & ink.mask, None
+    chosen &= ink.mask
+    if len(parts) > MAX_PARTS and chosen.sum() < MIN_SHARE * ink.mask.sum():
+        return np.zeros_like(chosen), NO_INK
+    return chosen, None
 
 
 def _digit_parts(mask: np.ndarray) -> list:
