@@ -1,11 +1,12 @@
-"""Evaluates a checkpoint, or predicts images with it, into a run folder of its own.
+"""Evaluates a checkpoint, or predicts images, into a folder of its own.
 
-python evaluate.py ckpt=DIR/checkpoints/best.ckpt                         the test images of its own data
-python evaluate.py ckpt=DIR/checkpoints/best.ckpt data.variation=rot      the same with another variation
-python evaluate.py ckpt=DIR/checkpoints/best.ckpt corruption=all          under noise, blur, fog and twelve more
-python evaluate.py ckpt=DIR/checkpoints/best.ckpt by=sex                  metrics for each value of a column
-python evaluate.py ckpt=DIR/checkpoints/best.ckpt images='photos/*.png'   images of your own
-python evaluate.py 'ckpt=[A,B]' tta=8 augmentation.affine.translate=0.04  the mean of networks, and of views
+python evaluate.py ckpt=RUN/checkpoints/best.ckpt    the test images of its data
+python evaluate.py ckpt=... data.variation=rot       another variation of them
+python evaluate.py ckpt=... corruption=all           noise, blur, fog, ...
+python evaluate.py ckpt=... by=sex                   each value of a column
+python evaluate.py ckpt=... images='photos/*.png'    images of your own
+python evaluate.py 'ckpt=[A,B]' tta=8 augmentation.affine.translate=0.04
+                                                     the mean of networks
 """
 
 import logging

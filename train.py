@@ -1,8 +1,8 @@
-"""Trains a classifier and leaves a run folder with its metrics, figures, dashboard and checkpoints.
+"""Trains a classifier; leaves a folder of metrics, figures and checkpoints.
 
-python train.py                                                       the embedded default, under a minute
-python train.py data=noisy_mnist model=cnn trainer.accelerator=gpu    another data set, on a GPU
-python train.py -m model=mlp,cnn seed=1,2,3 launcher=joblib           six runs, two at a time, compared
+python train.py                              the default, under a minute
+python train.py data=image_folder data.root=DIR your own images, DIR/CLASS/*
+python train.py -m model=mlp,cnn seed=1,2,3  six runs, compared
 """
 
 import hydra

@@ -29,18 +29,18 @@ from imgclf.models.cnn import CNN
 from imgclf.models.mlp import MLP
 from imgclf.training.by_hand import SPEEDS, evaluate_by_hand, read_by_hand, write_mnist, write_photographs
 
-USAGE = """Measures this machine: from the shell to the first step, training, evaluation, and reading image files. It
-compares them with loops written by hand, which use the same network, batch, precision and threads, and which run in
-alternation. Prints tables and writes them as JSON.
+USAGE = """Measures this machine: from the shell to the first step, training,
+evaluation, reading files. It compares them with loops written by hand of the
+same network, batch, precision and threads. Prints tables and writes JSON.
 
     python -m imgclf.benchmark [quick|full] [to=benchmark.json]
 
-  quick                  about two minutes on 2 cores
-  full                   the same in more rounds, and where MNIST is (IMGCLF_DATA_DIR, else ./data) the time to 98.93%
-                         and 99% test accuracy
-  to=FILE                a new file for the figures; by default there is none
+  quick     about two minutes on 2 cores
+  full      the same in more rounds, and where MNIST is (IMGCLF_DATA_DIR, else
+            ./data) the time to 98.93% and 99% test accuracy
+  to=FILE   a new file for the figures; by default there is none
 
-Only the ratios within one run compare. Nothing else should run on the machine meanwhile.
+Only the ratios within one run compare. Nothing else should run meanwhile.
 """
 TRAIN = Path(__file__).parents[1] / "train.py"
 RECIPES = {"fashion_mlp": 13}  # and how many epochs are trained

@@ -1,14 +1,19 @@
-"""Counts the images of a data set and looks for what makes results untrustworthy, before a run.
+"""Counts the images of a data set and looks for what makes results untrustworthy.
 
     python -m imgclf.check data=chest_xray
-    python -m imgclf.check data=image_folder data.root=DIR 'data.group_pattern=person\\d+'
+    python -m imgclf.check data=image_folder data.root=DIR
+    python -m imgclf.check ... 'data.group_pattern=person\\d+'
 
-The command takes the options of train.py. It prints how many images of each class are in each split, and a
-fingerprint of each split, which depends only on images, labels and classes. Then it looks at the decoded images:
-  exit code 1   Files cannot be read, or images or patients (data.group_pattern) are in two splits. The first is
-                a remark with data.skip_bad=true, the second is a remark for a published data set.
-  a remark      An image has copies in its own split, or has different labels; classes are unequal; and what else is
-                worth knowing before training.
+The command takes the options of train.py. It prints how many images of each
+class are in each split, and a fingerprint of each split, which depends only on
+images, labels and classes. Then it looks at the decoded images:
+
+  exit code 1   Files cannot be read, or images or patients (data.group_pattern)
+                are in two splits. The first is a remark with
+                data.skip_bad=true, the second for a published data set.
+  a remark      An image has copies in its own split, or has different labels;
+                classes are unequal; and what else is worth knowing.
+
 It ends with the command that trains on these data.
 """
 

@@ -2,11 +2,12 @@
 
     python -m imgclf.compare FIRST SECOND [to=DIR]
 
-  FIRST, SECOND          run folders of train.py, folders of evaluate.py, or predictions.csv
-  to=DIR                 a new folder; by default outputs/compare/ and the time
+  FIRST, SECOND   folders of train.py or evaluate.py, or predictions.csv
+  to=DIR          a new folder; by default outputs/compare/ and the time
 
-Prints every metric of both with the 95% interval of the difference (paired bootstrap) and McNemar's exact test. Leaves
-comparison.json, comparison.csv (the images on which only one is right) and figures/comparison.png, which shows them.
+Prints every metric of both with the 95% interval of the difference (paired
+bootstrap) and McNemar's exact test. Leaves comparison.json, comparison.csv (the
+images on which only one is right) and figures/comparison.png, which shows them.
 """
 
 import sys

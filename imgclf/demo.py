@@ -1,13 +1,22 @@
-"""A page to try a trained network on: python -m imgclf.demo ckpt=PATH [port=7860] [unsure_below=0.8]
+"""A page in the browser to try a trained network on.
 
-Draw a digit, or drop a photograph, scan or X-ray: the page shows what the network saw, what it answers, and where its
-evidence is. The page is served to this machine only and loads nothing from the internet; your images are deleted when
-it ends. It needs gradio: pip install -e '.[demo]'
+    python -m imgclf.demo ckpt=RUN/checkpoints/best.ckpt
+
+  ckpt=PATH          a checkpoint of train.py
+  port=7860          of the page's address
+  host=127.0.0.1     0.0.0.0 serves everybody in your network, your phone too
+  unsure_below=0     answers of a lower probability become "unsure"
+
+Draw a digit, photograph one, or drop images of your own: the page shows what
+the network saw, what it answers, and where its evidence is. Several images get
+a table that can be saved. The page loads nothing from the internet, and your
+images are deleted when it ends. It needs gradio: pip install -e '.[demo]'
 """
 
 from __future__ import annotations
 
 import base64
+import errno
 import importlib.util
 import io
 import os
@@ -15,28 +24,27 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
 from imgclf import cli
-from imgclf.core.text import printable
+from imgclf.core.files import write_csv
 from imgclf.help import key_values
 
 if TYPE_CHECKING:
     import gradio
-    from torch import Tensor
 
     from imgclf.inference.predictor import Predictor
 
-ADDRESS = "127.0.0.1"
+PHOTO_SIDE = 1600  # pixels; the browser shrinks a photograph to it before it is sent
 MAX_UPLOAD = "20 MB"
 KEPT_SECONDS = 3600  # an upload is deleted after this time while the page goes on
 CANVAS, PEN = 400, 24  # pixels of the sketch pad's sides and of its pen
-SIDE = 280  # pixels; small images are enlarged to it
+TABLE = ["file", "answer", "probability"]  # the columns that are shown
 SHOWN_CLASSES = 10  # the most probable ones
 
 # gradio's own sketch pad asks the user to pick up its pen first, and the browser to have WebGL.
@@ -55,6 +63,8 @@ SKETCH_PAD = {
             pen.stroke();
         }};
         canvas.width = canvas.height = {CANVAS}; clear();
+        canvas.setAttribute("role", "img");
+        canvas.setAttribute("aria-label", "Sketch pad: draw a digit with a finger, a pen or the mouse");
         Object.assign(pen, {{ lineWidth: {PEN}, lineCap: "round", lineJoin: "round" }});
         let down = false;
         canvas.onpointerdown = (event) => {{
@@ -69,60 +79,29 @@ SKETCH_PAD = {
         element.prepend(canvas);""",
 }
 
-
-class Explanation(NamedTuple):
-    """What the page shows of an image; all but the answer and the original are None if there is no answer."""
-
-    answer: str  # the class and its probability, or why there is none
-    probabilities: dict[str, float] | None = None  # by class name
-    input: np.ndarray | None = None  # the network's input, uint8 (H, W, 3); the pixels of a small image are enlarged
-    evidence: np.ndarray | None = None  # Grad-CAM over the input, if the network has a layer with a height and a width
-    original: Image.Image | None = None  # the image, if it came as a file, at most CANVAS pixels a side
-
-
-def explain_image(predictor: Predictor, source: str | Image.Image | None, unsure_below: float = 0.0) -> Explanation:
-    """Predicts an image file or PIL image, read as ``predict`` reads it, and explains the answer.
-
-    The evidence is for the second of two classes, else for the answer. Without an image (None) the answer is empty. An
-    image that cannot be read gets its error as the answer. An answer below ``unsure_below`` is "unsure".
-    """
-    # lazy: torch takes seconds to import, and --help comes at once
-    import torch
-
-    from imgclf.evaluation.grad_cam import grad_cam
-    from imgclf.figures.classification import overlay_heat_map
-    from imgclf.imaging.image_files import open_image
-
-    if source is None:
-        return Explanation("")
-    original = None
-    try:
-        inputs, (fault,) = predictor.preprocess(source)
-        if not isinstance(source, Image.Image):
-            original = open_image(source, CANVAS, bits=predictor.bits).convert("RGB")
-            original.thumbnail((CANVAS, CANVAS))
-    except (OSError, ValueError) as error:
-        message = str(error)
-        if isinstance(source, str):  # the user knows the file's name, not the temporary folder that it was put into
-            message = message.replace(printable(source), printable(Path(source).name))
-        return Explanation(message)
-    if fault:
-        return Explanation(fault, original=original)
-    probabilities, names = predictor.logits(inputs).softmax(1), predictor.class_names
-    (prediction,) = predictor.to_predictions(probabilities)
-    (told,) = predictor.to_predictions(probabilities, unsure_below)
-    answer, explained = f"{told.class_name}, {prediction.probability:.0%}", prediction.predicted
-    if len(names) == 2:
-        answer, explained = f"{answer} (the threshold of {names[1]} is {predictor.threshold:.1%})", 1
-    heat = grad_cam(predictor, inputs, torch.tensor([explained]))
-    plain = overlay_heat_map(inputs, torch.zeros(1, *inputs.shape[2:]))[0]
-    return Explanation(
-        answer,
-        probabilities=dict(zip(names, probabilities[0].tolist(), strict=True)),
-        input=_enlarge(plain),
-        evidence=None if heat is None else _enlarge(overlay_heat_map(inputs, heat)[0]),
-        original=original,
-    )
+# A phone opens its camera. gradio's own camera needs a secure connection, which a page in a home network has not.
+CAMERA = {
+    "html_template": """<label>Take a photograph
+        <input type="file" accept="image/*" capture="environment"></label> <output></output>""",
+    "css_template": "label { display: block } input { display: block; max-width: 100%; margin-top: 0.3rem }",
+    "js_on_load": f"""
+        const input = element.querySelector("input"), told = element.querySelector("output");
+        input.onchange = async () => {{
+            told.textContent = "";
+            if (!input.files.length) return;
+            try {{
+                const photo = await createImageBitmap(input.files[0]);
+                const scale = Math.min(1, {PHOTO_SIDE} / Math.max(photo.width, photo.height));
+                const canvas = document.createElement("canvas");
+                canvas.width = Math.round(photo.width * scale); canvas.height = Math.round(photo.height * scale);
+                canvas.getContext("2d").drawImage(photo, 0, 0, canvas.width, canvas.height);
+                props.value = canvas.toDataURL("image/jpeg", 0.95);
+                trigger("input");
+            }} catch {{
+                told.textContent = "This browser cannot read the file. Drop it below.";
+            }}
+        }};""",
+}
 
 
 def build_page(predictor: Predictor, unsure_below: float = 0.0) -> gradio.Blocks:
@@ -136,16 +115,35 @@ def build_page(predictor: Predictor, unsure_below: float = 0.0) -> gradio.Blocks
     import torch
     from hydra.utils import execution_whitelist
 
+    from imgclf.evaluation import explain as explanations
     from imgclf.evaluation.grad_cam import grad_cam
 
-    def explain(source: str | Image.Image | None) -> Explanation:
+    def explain(source: str | Image.Image | None) -> explanations.Explanation:
         # The command's whitelist does not reach the threads of a server, which need to instantiate nothing.
         with execution_whitelist((), reset=True):
-            return explain_image(predictor, source, unsure_below)
+            return explanations.explain_image(predictor, source, unsure_below)
+
+    def upload(files: Sequence[str] | None) -> list[Any]:
+        """Explains the first file, and tabulates several."""
+        files = files or []
+        with execution_whitelist((), reset=True):
+            columns, rows = explanations.predict_uploads(predictor, files if len(files) > 1 else [], unsure_below)
+        shown = [[row[0], row[4], "" if row[5] is None else f"{float(row[5]):.0%}"] for row in rows]
+        csv = write_csv(Path(mkdtemp(prefix="imgclf-")) / "predictions.csv", columns, rows) if rows else None
+        table = gr.Dataframe(shown, visible=bool(rows)), gr.DownloadButton(value=csv, visible=bool(rows))
+        return [*explain(files[0] if files else None), *table]
+
+    def photograph(url: str | None) -> list[Any]:
+        image = _decode_picture(url)
+        return [*explain(image)[:4], image]
 
     has_evidence = grad_cam(predictor, torch.zeros(1, *predictor.image_shape), torch.tensor([0])) is not None
     names = predictor.class_names
-    picture = {"interactive": False, "format": "png", "height": 320, "buttons": []}
+
+    def picture(label: str, name: str) -> gradio.Image:
+        look: dict[str, Any] = {"interactive": False, "format": "png", "height": 320, "buttons": []}
+        return gr.Image(label=label, alt_text=label, elem_id=name, **look)
+
     # One request at a time, because Grad-CAM hooks into the one network.
     event: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_id": "network"}
     pad = None
@@ -155,56 +153,58 @@ def build_page(predictor: Predictor, unsure_below: float = 0.0) -> gradio.Blocks
                 if predictor.reads_handwriting:
                     with gr.Tab("Draw a digit"):
                         pad = gr.HTML(**SKETCH_PAD, elem_id="pad")
-                with gr.Tab("Upload an image"):
-                    file = gr.File(label=f"JPEG, PNG, TIFF, HEIC, DICOM, ..., up to {MAX_UPLOAD}", elem_id="file")
-                    original = gr.Image(label="Your image", **picture)
+                with gr.Tab("Your images"):
+                    camera = gr.HTML(**CAMERA, elem_id="camera")
+                    label = f"Images: JPEG, PNG, TIFF, HEIC, DICOM, ..., up to {MAX_UPLOAD} each"
+                    file = gr.File(label=label, file_count="multiple", elem_id="file")
+                    original = picture("Your image, the first of several", "original")
             with gr.Column(scale=3):
                 answer = gr.Textbox(label="Answer", interactive=False, max_lines=4, elem_id="answer")
                 with gr.Row():
-                    seen = gr.Image(label="What the network saw", elem_id="seen", **picture)
+                    seen = picture("What the network saw", "seen")
                     if has_evidence:
                         of = names[1] if len(names) == 2 else "the answer"
-                        evidence = gr.Image(label=f"Evidence for {of} (Grad-CAM)", elem_id="evidence", **picture)
+                        evidence = picture(f"Evidence for {of} (Grad-CAM)", "evidence")
                     else:
                         evidence = gr.State()
                         gr.Markdown("No evidence is shown: this network has no layer with a height and a width.")
                 bars = gr.Label(
                     label="Probabilities", num_top_classes=SHOWN_CLASSES, show_heading=False, elem_id="bars"
                 )
+                table = gr.Dataframe(
+                    headers=TABLE, label="Answers", interactive=False, visible=False, wrap=True, elem_id="table"
+                )
+                saved = gr.DownloadButton("Save predictions.csv", visible=False, elem_id="save")
         outputs = [answer, bars, seen, evidence]
         if pad is not None:
-            pad.input(lambda url: explain(_decode_drawing(url))[:4], pad, outputs, api_name="draw", **event)
-        file.change(explain, file, [*outputs, original], api_name="upload", **event)
+            pad.input(lambda url: explain(_decode_picture(url))[:4], pad, outputs, api_name="draw", **event)
+        camera.input(photograph, camera, [*outputs, original], api_name="photograph", **event)
+        file.change(upload, file, [*outputs, original, table, saved], api_name="upload", **event)
     return blocks
 
 
-def _enlarge(picture: Tensor) -> np.ndarray:
-    """Float (3, H, W) in [0, 1] as uint8 (H, W, 3), its pixels repeated as long as that stays within ``SIDE``."""
-    pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
-    factor = max(1, SIDE // max(pixels.shape))
-    return pixels.repeat(factor, 0).repeat(factor, 1)
-
-
-def _decode_drawing(url: str | None) -> Image.Image | None:
-    """The drawing of a canvas, which sends a PNG file in base 64; its size is checked before it is decoded further."""
-    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])), formats=["PNG"]) if url else None
+def _decode_picture(url: str | None) -> Image.Image | None:
+    """What a canvas sends: a PNG or JPEG file in base 64, whose size is checked before it is decoded further."""
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])), formats=["PNG", "JPEG"]) if url else None
 
 
 def main(words: list[str]) -> None:
     """Runs the command with its arguments, as ``__doc__`` has them, until Ctrl-C."""
-    given = key_values(words, __doc__, ckpt="", port="7860", unsure_below="0")
+    given = key_values(words, __doc__, ckpt="", port="7860", unsure_below="0", host="127.0.0.1")
     if given is None:
         return
     if not (given["port"].isdecimal() and 0 < int(given["port"]) < 2**16):
         raise ValueError(f"port={given['port']}: give a whole number from 1 to 65535")
-    ckpt, port = given["ckpt"], int(given["port"])
+    ckpt, port, host = given["ckpt"], int(given["port"]), given["host"]
     if not re.fullmatch(r"[01]|0?\.\d+", given["unsure_below"]):
         raise ValueError(f"unsure_below={given['unsure_below']}: give a number from 0 to 1")
     if importlib.util.find_spec("gradio") is None:
         raise ValueError("the page needs gradio: pip install -e '.[demo]'")
     try:
-        socket.create_server((ADDRESS, port)).close()
+        socket.create_server((host, port)).close()
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise ValueError(f"host={host}: this machine has no such address; try host=0.0.0.0") from error
         fault = os.strerror(error.errno or 0)
         raise OSError(f"port={port}: {fault}; choose another, as in port={port % 60000 + 1111}") from error
     # lazy: torch takes seconds to import, and --help and wrong arguments are answered at once
@@ -213,12 +213,12 @@ def main(words: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM removes the temporary folder too
     predictor = load(ckpt)
     # gradio asks its own server whether it is there, and would do so through a proxy.
-    os.environ["no_proxy"] = f"{os.environ.get('no_proxy') or os.environ.get('NO_PROXY', '')},{ADDRESS}".strip(",")
+    os.environ["no_proxy"] = f"{os.environ.get('no_proxy') or os.environ.get('NO_PROXY', '')},127.0.0.1".strip(",")
     with TemporaryDirectory(prefix="imgclf-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # all users of a machine share gradio's own folder, and it stays
         page = build_page(predictor, float(given["unsure_below"]))
         page.launch(
-            server_name=ADDRESS,
+            server_name=host,
             server_port=port,
             share=False,
             ssr_mode=False,
@@ -229,7 +229,7 @@ def main(words: list[str]) -> None:
             quiet=True,
             prevent_thread_lock=True,
         )
-        print(f"{ckpt} on http://{ADDRESS}:{port} (Ctrl-C ends it)", flush=True)
+        print(f"{ckpt} on http://{host}:{port} (Ctrl-C ends it)", flush=True)
         page.block_thread()
 
 

@@ -1,11 +1,12 @@
-"""Writes a checkpoint as one ONNX file that runs without PyTorch, and checks it with onnxruntime.
+"""Writes a checkpoint as one ONNX file, and checks it with onnxruntime.
 
     python -m imgclf.export ckpt=DIR/checkpoints/best.ckpt to=model.onnx
 
   ckpt=PATH              a checkpoint of train.py
   to=FILE                a new file, ending in .onnx
 
-Input: images, uint8 (N, C, H, W). Outputs: probabilities, float32 (N, classes), and predicted, int64 (N,).
+The file runs without PyTorch. Input: images, uint8 (N, C, H, W). Outputs:
+probabilities, float32 (N, classes), and predicted, int64 (N,).
 Class names are in the file's metadata.
 """
 

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from textwrap import wrap
 from typing import Any, NamedTuple
 
@@ -24,9 +25,15 @@ SYNONYMS = {  # what people type, and the last part of the name of the option th
     "checkpoint": "ckpt",
     "size": "image_size",
 }
-WIDTH = 120  # characters of a line
-COLUMN = 42  # where comments begin
+NARROW, WIDE = 80, 120  # characters of a line: the terminal's, within these limits
+COLUMN = 0.35  # where comments begin, as a share of the line
 LINE = re.compile(r"(?P<indent> *)(?P<dash>- )?(?P<name>[\w. /]+):(?P<value>[^#]*?)(?:\s*# (?P<comment>.*))?")
+HYDRA = {  # what Hydra adds to both commands
+    "hydra.run.dir=DIR": "the folder of the run, instead of one with the time below outputs/",
+    "hydra.sweep.dir=DIR": "the folder of several runs",
+    "-m": "several runs: a comma separates the values of an option, as in seed=1,2,3",
+    "--cfg job": "shows the configuration and runs nothing",
+}
 NO_OPTIONS = ("experiment", "sweep", "launcher", "logger")  # groups that set the options of other groups
 INTERNAL = re.compile(r"defaults\b.*|hydra\b.*|.*(_[a-z]+_|_dir|dirpath|filename|_end|_counter|\.mode)")
 
@@ -54,7 +61,10 @@ def help_text(conf: Path, name: str, usage: str) -> str:
                 options.setdefault(f"{group}.{option.name}", option)
     for full_name, option in options.items():
         lines += _entry(f"{full_name}={option.default}", option.comment)
-    return "\n".join([*lines, "", f"python {name}.py --cfg job ...  shows the composed configuration"])
+    lines += ["", "HYDRA"]
+    for option, comment in HYDRA.items():
+        lines += _entry(option, comment)
+    return "\n".join(lines)
 
 
 def _group_options(folder: Path) -> Iterator[Option]:
@@ -85,9 +95,11 @@ def _options(text: str) -> Iterator[Option]:
             yield Option(".".join(name for _, name in path), line["value"].strip(), line["comment"] or "")
 
 
-def _entry(name: str, comment: str, column: int = COLUMN) -> list[str]:
+def _entry(name: str, comment: str, column: int | None = None) -> list[str]:
     """A name and its comment beside it, in as many lines as it needs."""
-    first, *rest = wrap(comment, WIDTH - column) or [""]
+    width = min(WIDE, max(NARROW, get_terminal_size((WIDE, 0)).columns))
+    column = column or int(COLUMN * width)
+    first, *rest = wrap(comment, width - column) or [""]
     if len(name) + 3 > column and comment:
         return [f"  {name}", *(" " * column + line for line in (first, *rest))]
     return [f"  {name:<{column - 2}}{first}".rstrip(), *(" " * column + line for line in rest)]

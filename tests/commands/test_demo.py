@@ -1,3 +1,4 @@
+import csv
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +9,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from PIL import Image
 
-from imgclf.demo import build_page, explain_image
+from imgclf.demo import build_page
+from imgclf.evaluation.explain import explain_image, predict_uploads
 from imgclf.inference.predictor import Predictor
 from imgclf.models.cnn import CNN
 from imgclf.models.mlp import MLP
@@ -98,7 +100,7 @@ def test_a_network_without_a_place_for_evidence():
 
 def test_only_networks_of_digits_get_a_sketch_pad(predictor):
     pads = [
-        [component["type"] for component in build_page(p).config["components"]].count("html")
+        [component["props"].get("elem_id") for component in build_page(p).config["components"]].count("pad")
         for p in (predictor, predictor_of(CNN((3, 40, 40), 3, channels=[4]), list("abc")))
     ]
     assert pads == [1, 0]
@@ -106,20 +108,35 @@ def test_only_networks_of_digits_get_a_sketch_pad(predictor):
 
 def test_the_pages_functions(predictor, tmp_path):
     functions = {function.api_name: function.fn for function in build_page(predictor).fns.values()}
-    assert set(functions) == {"draw", "upload"}
+    assert set(functions) == {"draw", "photograph", "upload"}
     drawn(SEVEN).save(tmp_path / "seven.png")
     answer = explain_image(predictor, drawn(SEVEN)).answer
     assert functions["draw"](data_url(drawn(SEVEN)))[0] == answer
     assert functions["draw"](data_url(Image.new("RGBA", (300, 300))))[0] == "no ink found"  # transparent is white
     assert functions["draw"](None)[0] == ""
-    assert functions["upload"](str(tmp_path / "seven.png"))[0] == answer
+    alone = functions["upload"]([str(tmp_path / "seven.png")])
+    assert alone[0] == answer
+    assert not alone[5].visible  # the table is for several
+    (tmp_path / "text.png").write_text("hello\n")
+    files = [str(tmp_path / name) for name in ("seven.png", "text.png")]
+    several = functions["upload"](files)
+    assert several[0] == answer
+    columns, rows = predict_uploads(predictor, files)
+    with open(several[6].value["path"]) as file:
+        assert [*csv.reader(file)] == [columns, *([str(cell or "") for cell in row] for row in rows)]
+    (expected,) = predictor.predict(drawn(SEVEN))
+    assert rows[0][:6] == ["seven.png", None, None, expected.predicted, expected.class_name, rows[0][5]]
+    assert float(rows[0][5]) == pytest.approx(expected.probability, abs=1e-6)
+    assert rows[1][3:6] == [None, "text.png: not a readable image (no image)", None]
+    assert functions["photograph"](data_url(drawn(SEVEN)))[0] == answer
+    assert functions["photograph"](data_url(drawn(SEVEN)))[4].size == (300, 300)
 
 
 @pytest.mark.parametrize("target", ["os.system", "pathlib.Path"])
 def test_a_thread_of_the_server_cannot_instantiate(target, predictor, monkeypatch, tmp_path):
     upload = next(function.fn for function in build_page(predictor).fns.values() if function.api_name == "upload")
     config = {"_target_": target, "_args_": [f"touch {tmp_path}/executed"]}
-    monkeypatch.setattr("imgclf.demo.explain_image", lambda *arguments: instantiate(config))
+    monkeypatch.setattr("imgclf.evaluation.explain.explain_image", lambda *arguments: instantiate(config))
     with ThreadPoolExecutor(1) as server, pytest.raises(InstantiationException, match="whitelist"):
-        server.submit(upload, None).result()
+        server.submit(upload, []).result()
     assert not (tmp_path / "executed").exists()

@@ -29,6 +29,7 @@ def test_refusals(script, ckpt, monkeypatch):
     assert "unsure_below=2: give" in script(demo, f"ckpt={ckpt}", "unsure_below=2").error
     assert "port=70000: give a whole number" in script(demo, f"ckpt={ckpt}", "port=70000").error
     assert "nowhere.ckpt: no such file" in script(demo, "ckpt=nowhere.ckpt", f"port={free_port()}").error
+    assert "host=192.0.2.1: this machine has no such" in script(demo, f"ckpt={ckpt}", "host=192.0.2.1").error
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -40,7 +41,7 @@ def test_refusals(script, ckpt, monkeypatch):
 
 def test_help(script):
     done = script("imgclf/demo.py", "--help").ok()
-    assert "python -m imgclf.demo ckpt=PATH [port=7860]" in done.out
+    assert "python -m imgclf.demo ckpt=RUN" in done.out
 
 
 def test_the_server(ckpt, tmp_path, monkeypatch):
@@ -63,9 +64,9 @@ def test_the_server(ckpt, tmp_path, monkeypatch):
         answer, bars, *_ = client.predict(data_url(drawn(SEVEN)), api_name="/draw")
         assert re.fullmatch(r"\d, \d+%", answer)
         assert len(bars["confidences"]) == 10
-        assert client.predict(handle_file(files / "seven.png"), api_name="/upload")[0] == answer
+        assert client.predict([handle_file(files / "seven.png")], api_name="/upload")[0] == answer
         assert (
-            "text.png: not a readable image" in client.predict(handle_file(files / "text.png"), api_name="/upload")[0]
+            "text.png: not a readable image" in client.predict([handle_file(files / "text.png")], api_name="/upload")[0]
         )
         with (files / "big.png").open("rb") as big:
             assert httpx.post(f"{url}/gradio_api/upload", files={"files": big}).status_code == 413

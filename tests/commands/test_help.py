@@ -12,10 +12,11 @@ GROUPS = sorted(path.name for path in (PROJECT / "conf").iterdir() if path.is_di
 
 
 @pytest.fixture
-def words(script):
+def words(script, monkeypatch):
     def read(name):
+        monkeypatch.setenv("COLUMNS", "80")
         result = script(name, "--help").ok()
-        assert all(len(line) <= 120 for line in result.out.splitlines())
+        assert all(len(line) <= 80 for line in result.out.splitlines())
         return set(re.findall(r"[\w.*-]+", result.out))
 
     return read
@@ -43,3 +44,10 @@ def test_train_names_every_group_choice_and_option(words):
 
 def test_evaluate_names_every_option(words):
     assert leaves(PROJECT / "conf" / "evaluate.yaml") <= words("evaluate.py")
+
+
+@pytest.mark.parametrize("name", ["check", "compare", "demo", "export", "benchmark"])
+def test_help_of_a_small_command_fits_a_terminal(name, script):
+    lines = script(f"imgclf/{name}.py", "--help").ok().out.splitlines()
+    assert f"python -m imgclf.{name}" in "".join(lines)
+    assert all(len(line) <= 80 for line in lines)
