@@ -49,9 +49,10 @@ def test_every_experiment(name, train, tmp_path, monkeypatch):
         if name == "variations_best":
             assert "needs 52,000 training images" in train(f"experiment={name}", *quick).error
             quick += ("data.protocol=full",)
-        if name == "finetune":
+        if name in ("finetune", "chest_xray_pretrained"):
             pytest.importorskip("timm")
-            quick += ("data.root=chest_xray", "data.image_size=32", "model.weights=null")
+            quick += ("data.image_size=32", "model.weights=null")
+            quick += ("data.root=chest_xray",) if name == "finetune" else ()
         result = train(f"experiment={name}", *quick)
     finally:
         torch.use_deterministic_algorithms(False)
