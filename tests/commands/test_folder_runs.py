@@ -14,7 +14,7 @@ from imgclf import load
 from imgclf.core.files import read_csv
 from imgclf.core.names import BINARY_METRICS, METRICS
 from imgclf.data.datamodule import ImageDataModule
-from imgclf.demo import explain_image
+from imgclf.evaluation.explain import explain_image
 from imgclf.inference.onnx_export import TOLERANCE, export
 from tests.conftest import tiny_images
 

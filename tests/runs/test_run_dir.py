@@ -13,7 +13,7 @@ from hydra.core.utils import setup_globals
 from omegaconf import OmegaConf
 
 from imgclf import cli  # noqa: F401, which registers ${pid:}
-from imgclf.core.files import write_file
+from imgclf.core.files import write_csv, write_file
 from imgclf.runs.run_dir import RunDir
 from tests.conftest import PROJECT
 from tests.runs.comparison import EPOCH_END, FAST, at_call
@@ -47,16 +47,14 @@ def test_a_folder_that_cannot_be_made_is_one_line(train):
     assert "/proc/run" in train(*FAST, "hydra.run.dir=/proc/run").error
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
-    def half(self, data):
-        with self.open("wb") as file:
-            file.write(data[:2])
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
+    def half():
+        yield [1]
         full_disk()
 
     write_file(tmp_path / "file.txt", "before")
-    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match=r"file\.txt cannot be written: No space left"):
-        write_file(tmp_path / "file.txt", "after")
+        write_csv(tmp_path / "file.txt", ["a"], half())
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file.txt", "before")]
 
 
