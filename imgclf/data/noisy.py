@@ -70,19 +70,18 @@ class NoisyImages(ImageDataModule):
         else:
             self.base = TorchvisionImages("MNIST" if base == "mnist" else "FashionMNIST", data_dir, **options)
         self.variation, self.protocol, self.fresh, self.backgrounds = variation, protocol, fresh, backgrounds
-        is_on_photographs = variation.endswith("back-image")
-        self._train_variation, self._eval_variation = (
-            Variation(variation, Backgrounds(photographs(part, backgrounds)) if is_on_photographs else None)
-            for part in ("train", "eval")  # they take their backgrounds from different photographs
-        )
+        behind: dict[str, Backgrounds | None] = dict.fromkeys(("train", "eval", "fresh"))
+        if variation.endswith("back-image"):  # training and evaluation take patches from different photographs
+            behind = {part: Backgrounds(photographs(part, backgrounds)) for part in ("train", "eval")}
+            varied = Backgrounds(photographs("train", backgrounds), vary=True) if vary_backgrounds else behind["train"]
+            behind["fresh"] = varied
+        self._train_variation, self._eval_variation = (Variation(variation, behind[part]) for part in ("train", "eval"))
         # The random turn of fresh training digits shares one interpolation with their augmentation: training digits
         # would otherwise be more blurred than those of evaluation, which are interpolated once.
         turn = [RandomAffine(degrees=180)] if self._train_variation.rotates else []
         self._digit_augmentation = Compose([*turn, *self.augmentation.transforms])
-        self._fresh_background = Variation(
-            variation.removeprefix("rot").removeprefix("-") or "basic",
-            Backgrounds(photographs("train", backgrounds), vary=vary_backgrounds) if is_on_photographs else None,
-        )
+        unturned = variation.removeprefix("rot").removeprefix("-") or "basic"
+        self._fresh_background = Variation(unturned, behind["fresh"])
 
     @property
     def class_names(self) -> Sequence[str]:  # pyrefly: ignore[bad-override]
