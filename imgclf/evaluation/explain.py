@@ -11,10 +11,11 @@ from torch import Tensor
 
 from imgclf.core.text import printable
 from imgclf.evaluation.grad_cam import grad_cam
+from imgclf.evaluation.predict_files import predict_each
 from imgclf.evaluation.predictions import prediction_table
 from imgclf.figures.classification import overlay_heat_map
 from imgclf.imaging.image_files import open_image
-from imgclf.inference.predictor import Prediction, Predictor
+from imgclf.inference.predictor import Predictor
 
 SHOWN_SIDE = 400  # pixels of an original's longer side
 SIDE = 280  # pixels; small images are enlarged to it
@@ -68,26 +69,18 @@ def explain_image(predictor: Predictor, source: str | Image.Image | None, unsure
 def predict_uploads(
     predictor: Predictor, files: Sequence[str], unsure_below: float = 0.0
 ) -> tuple[list[str], list[list[Any]]]:
-    """Predicts image files one by one; returns the columns and the rows of their predictions.csv.
+    """Predicts image files; returns the columns and the rows of their predictions.csv.
 
     A file that cannot be read, or that shows no digit, has no class, and its fault in place of the class name.
     """
-    answers: list[Prediction] = []
-    shares: list[Tensor | None] = []
-    for file in files:
-        try:
-            inputs, (fault,) = predictor.preprocess(file)
-            probabilities = None if fault else predictor.logits(inputs).softmax(1)
-        except (OSError, ValueError) as error:
-            fault, probabilities = _without_folder(error, file), None
-        if probabilities is None:
-            answers.append(Prediction(None, fault or "", None))
-            shares.append(None)
-        else:
-            answers += predictor.to_predictions(probabilities, unsure_below)
-            shares += probabilities.cpu()
-    names = [Path(file).name for file in files]
-    columns, rows = prediction_table(predictor.class_names, names, [None] * len(names), answers, shares)
+    paths = [Path(file) for file in files]
+    answers, names = predict_each(predictor, paths, unsure_below=unsure_below), [path.name for path in paths]
+    faults = {path: f"{printable(path.name)}: {fault}" for path, fault in answers.faults.items()}
+    told = [
+        given._replace(class_name=faults.get(path, given.class_name))
+        for path, given in zip(paths, answers.predictions, strict=True)
+    ]
+    columns, rows = prediction_table(predictor.class_names, names, [None] * len(names), told, answers.probabilities)
     return columns, list(rows)
 
 

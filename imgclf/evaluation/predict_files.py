@@ -2,8 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ PRINTED = 20  # predictions in the terminal
 BLOCK_SIZE = 256  # files that are decoded before the network sees them
 
 
-class _Answers(NamedTuple):
+class Answers(NamedTuple):
     """What there is to say of each file; one that has no answer has no probabilities."""
 
     predictions: list[Prediction]
@@ -65,7 +66,8 @@ def predict_files(
         return predict_pages(run_dir, predictor, images, unsure_below)
     others: Counter[str] = Counter()
     files = find_images(images, others)
-    answers = _predict(predictor, files, images_as, unsure_below)
+    progress = partial(track, description="predicting", console=get_console(), transient=True)
+    answers = predict_each(predictor, files, images_as, unsure_below, progress)
     if len(answers.faults) == len(files):
         reason = next(iter(answers.faults.values()))
         raise ValueError(f"images={images}: none of {len(files)} files is a readable image ({reason})")
@@ -108,8 +110,17 @@ def predict_files(
     return metrics
 
 
-def _predict(predictor: Predictor, files: Sequence[Path], images_as: ImagesAs, unsure_below: float) -> _Answers:
-    """Threads decode the files, and the network sees them a block at a time."""
+def predict_each(
+    predictor: Predictor,
+    files: Sequence[Path],
+    images_as: ImagesAs = "auto",
+    unsure_below: float = 0.0,
+    progress: Callable[[range], Iterable[int]] = iter,
+) -> Answers:
+    """Predicts image files: threads decode them, and the network sees them a block at a time.
+
+    ``progress`` may show how far the blocks are that it passes on.
+    """
 
     def read(file: Path) -> tuple[Tensor, list[str | None]] | OSError:
         try:
@@ -117,10 +128,9 @@ def _predict(predictor: Predictor, files: Sequence[Path], images_as: ImagesAs, u
         except OSError as error:
             return error
 
-    answers = _Answers([], [], {}, {})
+    answers = Answers([], [], {}, {})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        blocks = range(0, len(files), BLOCK_SIZE)
-        for start in track(blocks, "predicting", console=get_console(), transient=True):
+        for start in progress(range(0, len(files), BLOCK_SIZE)):
             block = files[start : start + BLOCK_SIZE]
             read_images = list(pool.map(read, block))
             inputs = [image[0] for image in read_images if not isinstance(image, OSError)]
